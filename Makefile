@@ -1,0 +1,50 @@
+# make demo   from nothing to a table of verified, timed models and demo/report.html
+# make test   everything that needs no accelerator; WITH_TORCH=1 adds the cross-checks against real torch
+# make lint   format, lint, types
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS_demo := plots
+EXTRAS_test := test,sklearn,plots,bench
+EXTRAS_lint := lint
+TORCH := torch==2.13.0
+WITH_TORCH ?=
+WORKERS ?= 2
+
+MINOR := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+CONSTRAINTS := constraints/$(MINOR).txt
+# Compiled programs are kept between runs; the folder is ignored by git.
+test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.PHONY: demo test lint bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/installed-demo
+	$(BIN)/sparsejax demo
+
+test: $(VENV)/installed-test $(if $(WITH_TORCH),$(VENV)/installed-torch)
+	$(BIN)/python -m pytest -n $(WORKERS) -q $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	$(BIN)/sparsejax bench ultra_sparse --json sparsejax/bench/results/ultra_sparse.json
+
+$(VENV)/bin/python:
+	@test -f $(CONSTRAINTS) || { echo "sparsejax needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $(MINOR). Set PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-%: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS_$*)]'
+	@touch $@
+
+$(VENV)/installed-torch: $(CONSTRAINTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) '$(TORCH)'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache demo

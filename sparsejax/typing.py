@@ -1,0 +1,32 @@
+"""Dimension letters and shape aliases used in every signature.
+
+b batch (samples) · t time/tokens · d model width · f FFN neurons · h heads, or hidden neurons of a
+feature net · i input features · o outputs · k selected per row: top-k, inputs per neuron, or
+eigenstates per cell, as stated · n nodes (atoms) · e edges · g graphs · c channels or columns · r rank ·
+v vocabulary · s the shape of the caller's array, whatever it is
+
+A leading ``*`` stands for any number of axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jax import Array
+from jaxtyping import Bool, Float, Int, Num
+
+Params = Mapping[str, Any]
+"""Nested dict of arrays, as flax.linen's ``{"params": ...}`` holds it."""
+
+Features = Float[Array, "*b i"]
+Hidden = Float[Array, "*b h"]
+Outputs = Float[Array, "*b o"]
+Scalars = Float[Array, "*s"]
+Columns = Float[Array, "*s c"]
+IndexTable = Int[Array, "h k"]
+SparseWeights = Float[Array, "h k"]
+LiveCounts = Int[Array, "h"]
+Kernel = Num[Array, "i o"]
+Mask = Bool[Array, "i o"]
+Bias = Float[Array, "o"]
