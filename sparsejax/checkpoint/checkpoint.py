@@ -1,0 +1,121 @@
+"""A loaded model: what it is, its parameters, and a jitted call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from sparsejax.checkpoint import registry
+from sparsejax.checkpoint.container import Layout
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file that a checkpoint came from.
+
+    Attributes:
+      path: as given.
+      size: bytes, at the time of loading.
+      modified_ns: time of the last change then; a hash is taken later only if it is still the same.
+      sha256: known for checkpoints that came from a sparsejax directory.
+    """
+
+    path: str
+    size: int = 0
+    modified_ns: int = 0
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with its parameters, as `sparsejax.load` returns it.
+
+    Attributes:
+      kind: family, such as "ultra_sparse".
+      variant: layout of the file within the family.
+      config: the family's frozen config.
+      params: nested dict of JAX arrays.
+      metadata: what the file held beside the state dict (statistics, optimiser state, ...), as NumPy
+        and plain Python.
+      layout: how to write the original file again.
+      source: where it came from.
+
+    Example:
+      >>> import sparsejax as sj, numpy as np
+      >>> ck = sj.load("checkpoints/ultra_sparse_sine.pt")
+      >>> ck.kind, ck.variant, ck.apply(np.zeros((2, 256), np.float32)).shape
+      ('ultra_sparse', 'sparse', (2, 1))
+    """
+
+    kind: str
+    variant: str
+    config: Any
+    params: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
+    source: Source | None = None
+
+    @property
+    def model(self) -> Any:
+        """The linen module; ``model.apply({"params": params}, ...)`` is the pure function."""
+        return registry.find(self.kind).build(self.config)
+
+    def apply(self, *inputs: Any, **options: Any) -> Any:
+        """The jitted forward pass.
+
+        Options that are arrays or floats are traced; all others (None, bool, int, str, tuples of them)
+        are static, since they change shapes or paths: each new value compiles once.
+
+        Args:
+          inputs: arrays, as the family's module takes them.
+          options: keyword arguments of the module.
+
+        Returns:
+          what the module returns.
+
+        Raises:
+          ValueError: inputs that cannot be right (shape, dtype, NaN).
+        """
+        registry.find(self.kind).check_inputs(self.config, *inputs, **options)
+        traced = {
+            name: value
+            for name, value in options.items()
+            if isinstance(value, jax.Array | np.ndarray | float)
+        }
+        static = tuple(sorted((name, value) for name, value in options.items() if name not in traced))
+        return _apply(self.model, static, self.params, inputs, traced)
+
+    def replace(self, **changes: Any) -> Checkpoint:
+        """The checkpoint with some attributes exchanged."""
+        return dataclasses.replace(self, **changes)
+
+    def __repr__(self) -> str:
+        """One line: what it is and how large."""
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return (
+            f"Checkpoint(kind={self.kind!r}, variant={self.variant!r}, {count} values, config={self.config})"
+        )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _apply(
+    model: Any,
+    static: tuple[tuple[str, Any], ...],
+    params: Any,
+    inputs: tuple[Any, ...],
+    traced: dict[str, Any],
+) -> Any:
+    return model.apply({"params": params}, *inputs, **dict(static), **traced)
+
+
+def template(family: registry.Family, config: Any) -> dict[str, Any]:
+    """Nested shapes and dtypes of a config's parameters, made without memory for them."""
+    model = family.build(config)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *family.example_inputs(config)))
+    return variables["params"]

@@ -1,0 +1,118 @@
+"""NumPy ``.npz`` archives: headers first, data when asked, never a pickle."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from sparsejax.checkpoint.errors import CorruptFileError, UnsupportedTensorError
+
+_MAX_EXPANSION = 1032  # what deflate can reach at best; more is a forged size
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OSError,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class NpzArray:
+    """One array of an archive; `view` reads it."""
+
+    path: Path
+    entry: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def view(self) -> np.ndarray:
+        """The data; zipfile checks its checksum."""
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as stream:
+                return npy.read_array(stream, allow_pickle=False)
+        except _UNREADABLE as error:
+            raise CorruptFileError(f"the array {self.entry!r} cannot be read: {error}") from error
+
+
+def read_headers(path: str | os.PathLike[str]) -> dict[str, NpzArray]:
+    """The arrays of an archive by name, without their data.
+
+    Args:
+      path: an ``.npz`` file.
+
+    Returns:
+      lazy arrays by name, ``.npy`` stripped.
+
+    Raises:
+      CorruptFileError: no readable archive of arrays, or sizes that contradict each other.
+      UnsupportedTensorError: an array of Python objects or records.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                info.filename.removesuffix(".npy"): _header(path, archive, info)
+                for info in archive.infolist()
+            }
+    except _UNREADABLE as error:
+        raise CorruptFileError(f"no readable .npz archive: {error}") from error
+
+
+def is_npz(path: str | os.PathLike[str]) -> bool:
+    """Whether the file is a zip archive whose entries are all ``.npy``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except _UNREADABLE:
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def write(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write an uncompressed ``.npz`` of exactly this name; an old file stays until the new one is whole."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(
+                stream, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()}
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NpzArray:
+    if info.file_size > _MAX_EXPANSION * max(1, info.compress_size):
+        raise CorruptFileError(f"the entry {info.filename!r} claims an impossible size")
+    with archive.open(info) as stream:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        start = stream.tell()
+    if dtype.hasobject or dtype.fields or dtype.kind not in "fciub":
+        raise UnsupportedTensorError(f"the array {info.filename!r} has dtype {dtype}; numbers are needed")
+    if start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise CorruptFileError(f"the array {info.filename!r} of shape {shape} does not fill its entry")
+    return NpzArray(path, info.filename, shape, dtype)

@@ -1,0 +1,152 @@
+"""Families register what they can read; a file is matched with them by keys and shapes.
+
+`declare` names a module that registers a family when it is imported, so that importing sparsejax stays
+light and this room needs to know no model.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsejax.checkpoint.container import LazyArray
+from sparsejax.checkpoint.errors import AmbiguousVariantError, UnknownFormatError, shown
+from sparsejax.checkpoint.rules import Rule
+
+Tensors = Mapping[str, LazyArray]
+"""Arrays by key; a family looks at shapes and dtypes only."""
+
+
+def _accept(config: Any, *values: Any, **options: Any) -> None:
+    del config, values, options
+
+
+def _apply_in_order(ck: Any, inputs: Mapping[str, Any]) -> Any:
+    return ck.apply(*inputs.values())
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the importer must know about a model family.
+
+    Attributes:
+      kind: the family's name, such as "ultra_sparse".
+      layouts: key patterns by variant; files that fit none are compared with them in the error.
+      detect: (tensors, metadata) -> variant, or None if the file is not of this family. Looks at the
+        keys that make a layout, not at completeness: what is missing is told by name later.
+      config_from: (variant, tensors, metadata, overrides) -> config; raises `AmbiguousVariantError`
+        with the override to give where neither shapes nor metadata tell.
+      rules: (variant, config) -> conversion table.
+      build: config -> linen module.
+      example_inputs: config -> positional inputs that initialise the module (shapes suffice).
+      config_to_json: config -> plain dict.
+      config_from_json: its inverse.
+      check_params: (config, params as NumPy arrays) raises a `CheckpointError` where a value cannot be right,
+        such as an index beyond the inputs.
+      check_inputs: (config, *inputs, **options) raises ValueError where a call cannot be right.
+      evaluate: (checkpoint, arrays of a reference file by name) -> outputs, for `verify`.
+      file_formats: variant -> file format that `export_pt` writes, where it is not "zip".
+    """
+
+    kind: str
+    layouts: Mapping[str, Sequence[str]]
+    detect: Callable[[Tensors, Mapping[str, Any]], str | None]
+    config_from: Callable[[str, Tensors, Mapping[str, Any], Mapping[str, Any]], Any]
+    rules: Callable[[str, Any], Sequence[Rule]]
+    build: Callable[[Any], Any]
+    example_inputs: Callable[[Any], tuple[Any, ...]]
+    config_to_json: Callable[[Any], Mapping[str, Any]]
+    config_from_json: Callable[[Mapping[str, Any]], Any]
+    check_params: Callable[..., None] = _accept
+    check_inputs: Callable[..., None] = _accept
+    evaluate: Callable[[Any, Mapping[str, Any]], Any] = _apply_in_order
+    file_formats: Mapping[str, str] = field(default_factory=dict)
+
+
+_families: dict[str, Family] = {}
+_declared: list[str] = []
+
+
+def declare(module: str) -> None:
+    """Name a module that calls `register` when it is imported."""
+    if module not in _declared:
+        _declared.append(module)
+
+
+def register(family: Family) -> None:
+    """Make a family known to `load`, `inspect` and the rest.
+
+    Raises:
+      ValueError: another family has this kind already.
+    """
+    if _families.get(family.kind, family) is not family:
+        raise ValueError(f"the family {family.kind!r} is registered already")
+    _families[family.kind] = family
+
+
+def families() -> dict[str, Family]:
+    """All families by kind, declared ones included."""
+    for module in _declared:
+        importlib.import_module(module)
+    return dict(_families)
+
+
+def find(kind: str) -> Family:
+    """The family of this kind.
+
+    Raises:
+      UnknownFormatError: there is none; names those that are.
+    """
+    known = families()
+    if kind not in known:
+        raise UnknownFormatError(f"kind {kind!r} is not known; give one of {shown(known)}")
+    return known[kind]
+
+
+def identify(
+    tensors: Tensors, metadata: Mapping[str, Any], kind: str | None = None, variant: str | None = None
+) -> tuple[Family, str]:
+    """The family and variant of a file.
+
+    Args:
+      tensors: by key.
+      metadata: what lies beside them.
+      kind: the only family to consider.
+      variant: taken instead of the detected one.
+
+    Raises:
+      UnknownFormatError: no family recognises the keys, or ``variant`` does not exist; names the nearest.
+      AmbiguousVariantError: several families do.
+    """
+    candidates = families() if kind is None else {kind: find(kind)}
+    found = {name: family.detect(tensors, metadata) for name, family in candidates.items()}
+    matches = {name: detected for name, detected in found.items() if detected is not None}
+    if variant is not None:
+        named = [name for name in (matches or candidates) if variant in candidates[name].layouts]
+        if not named:
+            known = [known for family in candidates.values() for known in family.layouts]
+            raise UnknownFormatError(f"variant {variant!r} is not known here; give one of {shown(known, 20)}")
+        return candidates[named[0]], variant
+    if not matches:
+        raise UnknownFormatError(
+            f"no known layout has the tensors {shown(tensors)}; nearest: {nearest(tensors, candidates)}"
+        )
+    if len(matches) > 1:
+        raise AmbiguousVariantError(f"the tensors fit the kinds {shown(matches)}; give kind=", tuple(matches))
+    ((name, detected),) = matches.items()
+    return candidates[name], detected
+
+
+def nearest(tensors: Tensors, candidates: Mapping[str, Family], limit: int = 2) -> str:
+    """The layouts that share most keys with a file, and what the file lacks of them."""
+    scored = []
+    for name, family in candidates.items():
+        for variant, patterns in family.layouts.items():
+            rules = [Rule(pattern) for pattern in patterns]
+            hit = [rule.sources[0] for rule in rules if any(rule.match_source(key) for key in tensors)]
+            lacking = [pattern for pattern in patterns if pattern not in hit]
+            scored.append((len(hit) / len(patterns), f"{name}/{variant} (without {shown(lacking, 3)})"))
+    best = sorted(scored, key=lambda entry: -entry[0])[:limit]
+    return ", ".join(text for _, text in best) or "none is registered"
