@@ -1,0 +1,8 @@
+"""The model families; each registers its file layouts when it is first asked for."""
+
+from sparsejax.checkpoint.registry import declare
+
+FAMILIES = ("ultra_sparse",)
+
+for _family in FAMILIES:
+    declare(f"{__name__}.{_family}.convert")
