@@ -1,0 +1,306 @@
+"""The file layouts of the family: how to tell them apart, and the rules that read and write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.checkpoint.errors import AmbiguousVariantError, CorruptFileError, MissingKeyError, shown
+from sparsejax.checkpoint.registry import Family, Tensors, register
+from sparsejax.checkpoint.rules import Rule
+from sparsejax.checkpoint.transforms import cast, transpose
+from sparsejax.models.ultra_sparse.config import UltraSparseConfig, dense, sparse
+from sparsejax.models.ultra_sparse.fuse import Trained, fuse
+from sparsejax.models.ultra_sparse.model import UltraSparseNet, forward
+from sparsejax.typing import Params
+
+DEFAULT_INPUT_SIZE = 256
+"""The sparse files do not say how many features there were; the family's own problem has 256."""
+
+_to_int32 = cast("int64", "int32")
+
+_SPARSE = (
+    Rule("input_indices", "layer_0/indices", _to_int32),
+    Rule("w1", "layer_0/weights"),
+    Rule("b1", "layer_0/bias"),
+    Rule("k", "layer_0/live", _to_int32, optional=True),
+    Rule("w2", "layer_1/kernel", transpose),
+    Rule("b2", "layer_1/bias"),
+)
+_DENSE = (
+    Rule("w1", "layer_0/kernel", transpose),
+    Rule("b1", "layer_0/bias"),
+    Rule("w2", "layer_1/kernel", transpose),
+    Rule("b2", "layer_1/bias"),
+)
+_SGD = (
+    Rule("hidden.weight", "layer_0/kernel", transpose),
+    Rule("hidden.bias", "layer_0/bias"),
+    Rule("output.weight", "layer_1/kernel", transpose),
+    Rule("output.bias", "layer_1/bias"),
+)
+
+LAYOUTS: Mapping[str, Sequence[str]] = {
+    "sparse": ("input_indices", "w1", "b1", "w2", "b2"),
+    "dense": ("w1", "b1", "w2", "b2"),
+    "library": ("indices", "W1", "b1", "W2", "b2", "input_dim", "H", "K", "output_dim"),
+    "mlp": ("fc{n}.weight", "fc{n}.bias"),
+    "sgd": ("hidden.weight", "hidden.bias", "output.weight", "output.bias"),
+    "attention": ("attention_logits", "w1", "b1", "w2", "b2"),
+    "parameter_list": ("W1.{h}", "b1", "W2", "b2"),
+}
+"""Keys by variant (specs/ultra_sparse.md section 2). The last two are recognised, but cannot be evaluated."""
+
+
+def detect(tensors: Tensors, metadata: Mapping[str, Any]) -> str | None:
+    """The variant whose telling keys are there; None for files of other families."""
+    del metadata
+    telling = {
+        "attention": ("attention_logits", "w1"),
+        "sparse": ("input_indices", "w1"),
+        "library": ("indices", "W1"),
+        "parameter_list": ("W1.0", "W2"),
+        "mlp": ("fc1.weight", "fc1.bias"),
+        "sgd": ("hidden.weight", "output.weight"),
+        "dense": ("w1", "w2"),
+    }
+    return next((name for name, keys in telling.items() if all(key in tensors for key in keys)), None)
+
+
+def config_from(
+    variant: str, tensors: Tensors, metadata: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> UltraSparseConfig:
+    """The stack that fits the tensors.
+
+    Overrides: ``input_size`` (sparse layouts: 256 unless the file's own config says otherwise),
+    ``hidden_activation`` and ``output_activation`` (tanh for the family's own layouts; must be given for
+    the plain MLPs, whose files do not tell).
+
+    Raises:
+      MissingKeyError: a tensor that the shapes are read from is not there.
+      AmbiguousVariantError: an override is needed, or unknown.
+    """
+    known = ("input_size", "hidden_activation", "output_activation")
+    if unknown := [name for name in overrides if name not in known]:
+        raise AmbiguousVariantError(f"overrides has no {shown(unknown)}; it takes {shown(known)}", known)
+    if variant in ("attention", "parameter_list"):
+        raise MissingKeyError(
+            f"the {variant!r} layout of the training baselines does not store which inputs were chosen; "
+            "export the trained net as input_indices, w1, b1, w2, b2"
+        )
+    build = {"sparse": _sparse_config, "library": _library_config}.get(variant, _dense_config)
+    return build(variant, tensors, metadata, overrides)
+
+
+def rules(variant: str, config: UltraSparseConfig) -> tuple[Rule, ...]:
+    """The conversion table of a variant."""
+    if variant == "library":
+        return _library_rules(config)
+    if variant == "mlp":
+        numbers = range(len(config.layers))
+        weights = [Rule(f"fc{n + 1}.weight", f"layer_{n}/kernel", transpose) for n in numbers]
+        return (*weights, *(Rule(f"fc{n + 1}.bias", f"layer_{n}/bias") for n in numbers))
+    return {"sparse": _SPARSE, "dense": _DENSE, "sgd": _SGD}[variant]
+
+
+def check_params(config: UltraSparseConfig, params: Params) -> None:
+    """Refuse index tables and live counts that point outside of what there is.
+
+    Raises:
+      CorruptFileError: names the layer and the range found.
+    """
+    width = config.input_size
+    for number, layer in enumerate(config.layers):
+        own = params[f"layer_{number}"]
+        if layer.kind == "sparse":
+            _check_range(f"the index table of layer {number}", own["indices"], 0, width - 1)
+        if layer.variable_fan_in:
+            _check_range(f"the live counts of layer {number}", own["live"], 0, layer.fan_in or 0)
+        width = layer.features
+
+
+def check_inputs(config: UltraSparseConfig, *inputs: Any, features_first: bool = False) -> None:
+    """Refuse features of the wrong shape or type, and NaN.
+
+    Raises:
+      ValueError: says what is needed.
+    """
+    if len(inputs) != 1:
+        raise ValueError(f"one array of features is needed, not {len(inputs)} arguments")
+    (features,) = inputs
+    shape = np.shape(features)
+    needed = (
+        f"({config.input_size}, b)"
+        if features_first
+        else f"(b, {config.input_size}) or ({config.input_size},)"
+    )
+    axis = 0 if features_first else -1
+    if not shape or shape[axis] != config.input_size:
+        raise ValueError(
+            f"features of shape {shape} do not fit: this net reads {needed}; raw x needs expand_input"
+        )
+    if isinstance(features, jax.core.Tracer):
+        return
+    if np.asarray(features).dtype.kind not in "fiub":
+        raise ValueError(f"features are {np.asarray(features).dtype}, real numbers are needed")
+    if not bool(_finite(features)):
+        raise ValueError("features hold NaN or infinity")
+
+
+def evaluate(ck: Trained, inputs: Mapping[str, Any]) -> jax.Array:
+    """Outputs on a reference's inputs: ``features`` (b, i), or ``x`` as raw x or as features by its shape.
+
+    Raises:
+      MissingKeyError: neither is there.
+    """
+    name = next((name for name in ("features", "x", "x_f32") if name in inputs), None)
+    if name is None:
+        raise MissingKeyError(f"an array named 'x' or 'features' is needed; found {shown(inputs)}")
+    values = jnp.asarray(inputs[name])
+    if values.ndim == 2 and values.shape[-1] == ck.config.input_size:
+        return forward(ck.config, ck.params, values)
+    return fuse(ck)(values)
+
+
+@jax.jit
+def _finite(features: jax.Array) -> jax.Array:
+    return jnp.isfinite(jnp.sum(features)) | jnp.isfinite(features).all()
+
+
+def _sparse_config(
+    variant: str, tensors: Tensors, metadata: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> UltraSparseConfig:
+    del variant
+    hidden, fan_in = _matrix(tensors, "w1")
+    outputs, _ = _matrix(tensors, "w2")
+    stored = metadata.get("config")
+    in_file = stored.get("input_size") if isinstance(stored, Mapping) else None
+    input_size = overrides.get("input_size", in_file or _input_size_of(tensors["input_indices"].view()))
+    first = sparse(hidden, fan_in, _hidden(overrides), variable_fan_in="k" in tensors)
+    return UltraSparseConfig(int(input_size), (first, dense(outputs, _output(overrides))))
+
+
+def _input_size_of(indices: np.ndarray) -> int:
+    largest = int(indices.max(initial=0))
+    if largest >= DEFAULT_INPUT_SIZE:
+        raise AmbiguousVariantError(
+            f"the index table reaches input {largest}, beyond the family's {DEFAULT_INPUT_SIZE}, and "
+            f'the file does not say how many there are; give overrides={{"input_size": ...}}',
+            ("input_size",),
+        )
+    return DEFAULT_INPUT_SIZE
+
+
+def _library_config(
+    variant: str, tensors: Tensors, metadata: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> UltraSparseConfig:
+    del variant, metadata
+    hidden, fan_in = _matrix(tensors, "W1")
+    outputs, _ = _matrix(tensors, "W2")
+    in_file = int(tensors["input_dim"].view()) if "input_dim" in tensors else DEFAULT_INPUT_SIZE
+    input_size = int(overrides.get("input_size", in_file))
+    return UltraSparseConfig(
+        input_size, (sparse(hidden, fan_in, _hidden(overrides)), dense(outputs, _output(overrides)))
+    )
+
+
+def _dense_config(
+    variant: str, tensors: Tensors, metadata: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> UltraSparseConfig:
+    del metadata
+    if variant != "dense" and not {"hidden_activation", "output_activation"} <= overrides.keys():
+        raise AmbiguousVariantError(
+            f"the {variant!r} layout does not say which activations follow its layers; give overrides="
+            '{"hidden_activation": "tanh" or "relu", "output_activation": "tanh" or "linear"}',
+            ("hidden_activation", "output_activation"),
+        )
+    keys = _weight_keys(variant, tensors)
+    shapes = [_matrix(tensors, key) for key in keys]
+    input_size = int(overrides.get("input_size", shapes[0][1]))
+    hidden = (dense(features, _hidden(overrides)) for features, _ in shapes[:-1])
+    return UltraSparseConfig(input_size, (*hidden, dense(shapes[-1][0], _output(overrides))))
+
+
+def _weight_keys(variant: str, tensors: Tensors) -> list[str]:
+    if variant == "dense":
+        return ["w1", "w2"]
+    if variant == "sgd":
+        return ["hidden.weight", "output.weight"]
+    count = sum(key.endswith(".weight") for key in tensors)
+    return [f"fc{number}.weight" for number in range(1, count + 1)]
+
+
+def _hidden(overrides: Mapping[str, Any]) -> Any:
+    return overrides.get("hidden_activation", "tanh")
+
+
+def _output(overrides: Mapping[str, Any]) -> Any:
+    return overrides.get("output_activation", "tanh")
+
+
+def _matrix(tensors: Tensors, key: str) -> tuple[int, int]:
+    if key not in tensors:
+        raise MissingKeyError(f"the tensor {key!r} is missing")
+    shape = tensors[key].shape
+    if len(shape) != 2:
+        raise CorruptFileError(f"{key!r} has shape {tuple(shape)}; a matrix is needed")
+    return int(shape[0]), int(shape[1])
+
+
+def _library_rules(config: UltraSparseConfig) -> tuple[Rule, ...]:
+    sizes = {
+        "input_dim": config.input_size,
+        "H": config.layers[0].features,
+        "K": config.layers[0].fan_in,
+        "output_dim": config.output_size,
+    }
+    scalars = [Rule(key, derive=partial(_constant, np.array(size, np.int64))) for key, size in sizes.items()]
+    return (
+        *scalars,
+        Rule("indices", "layer_0/indices", _to_int32),
+        Rule("W1", "layer_0/weights"),
+        Rule("b1", "layer_0/bias"),
+        Rule("W2", "layer_1/kernel", transpose),
+        Rule("b2", "layer_1/bias"),
+    )
+
+
+def _constant(value: np.ndarray, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    del state
+    return value
+
+
+def _check_range(what: str, values: np.ndarray, low: int, high: int) -> None:
+    found_low, found_high = int(np.min(values, initial=low)), int(np.max(values, initial=low))
+    if found_low < low or found_high > high:
+        raise CorruptFileError(
+            f"{what} holds values from {found_low} to {found_high}; {low} to {high} are possible"
+        )
+
+
+def _example_inputs(config: UltraSparseConfig) -> tuple[Any, ...]:
+    return (jnp.zeros((config.input_size,)),)
+
+
+register(
+    Family(
+        kind="ultra_sparse",
+        layouts=LAYOUTS,
+        detect=detect,
+        config_from=config_from,
+        rules=rules,
+        build=UltraSparseNet,
+        example_inputs=_example_inputs,
+        config_to_json=UltraSparseConfig.to_json,
+        config_from_json=UltraSparseConfig.from_json,
+        check_params=check_params,
+        check_inputs=check_inputs,
+        evaluate=evaluate,
+        file_formats={"library": "npz"},
+    )
+)
