@@ -1,0 +1,137 @@
+"""`inspect`: what a file holds, told from its headers."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsejax.checkpoint import registry, store
+from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.checkpoint.source_file import located, open_source
+from sparsejax.checkpoint.tree import flatten
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """One line of the tensor table."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `inspect` found.
+
+    Attributes:
+      path: the file or directory.
+      file_format: "zip", "legacy", "npz" or "sparsejax".
+      kind: family; None if no family recognises it.
+      variant: layout within the family.
+      config: as far as shapes and metadata tell; None if `problem` says why not.
+      tensors: one row per tensor.
+      metadata: names beside the state dict.
+      container: top-level key of the state dict.
+      prefix: wrapper prefix of every key.
+      pickle_globals: names that the pickle refers to, all within the allow-list.
+      problem: why `load` would refuse the file; None if nothing is known against it.
+    """
+
+    path: str
+    file_format: str
+    kind: str | None
+    variant: str | None
+    config: Any
+    tensors: tuple[TensorRow, ...]
+    metadata: tuple[str, ...] = ()
+    container: str | None = None
+    prefix: str = ""
+    pickle_globals: tuple[str, ...] = ()
+    problem: CheckpointError | None = field(default=None, compare=False)
+
+    @property
+    def num_values(self) -> int:
+        """Values in all tensors."""
+        return sum(math.prod(row.shape) for row in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all tensors."""
+        return sum(row.nbytes for row in self.tensors)
+
+
+def inspect(path: str | os.PathLike[str]) -> Report:
+    """What a checkpoint file or directory holds; no array data is read, nothing is run.
+
+    Args:
+      path: as for `load`.
+
+    Returns:
+      `Report`; files of no known family are described too, with ``kind=None`` and the reason in ``problem``.
+
+    Raises:
+      CheckpointError: the file cannot be read at all, or its pickle wants to run code.
+
+    Example:
+      >>> import sparsejax as sj
+      >>> report = sj.inspect("checkpoints/ultra_sparse_sine.pt")
+      >>> report.kind, [row.key for row in report.tensors][:2]
+      ('ultra_sparse', ['w1', 'b1'])
+    """
+    if Path(path).is_dir() and (Path(path) / store.HEADER_FILE).exists():
+        return _inspect_directory(path)
+    source = open_source(path)
+    report = Report(
+        path=str(path),
+        file_format=source.layout.file_format,
+        kind=None,
+        variant=None,
+        config=None,
+        tensors=_rows(source.tensors),
+        metadata=tuple(map(str, source.metadata)),
+        container=source.layout.container,
+        prefix=source.layout.prefix,
+        pickle_globals=source.pickle_globals,
+    )
+    return _identified(report, source)
+
+
+def _identified(report: Report, source: Any) -> Report:
+    fields: dict[str, Any] = {}
+    try:
+        with located(report.path):
+            family, fields["variant"] = registry.identify(source.tensors, source.metadata)
+            fields["kind"] = family.kind
+            fields["config"] = family.config_from(fields["variant"], source.tensors, source.metadata, {})
+    except CheckpointError as error:
+        fields["problem"] = error
+    return Report(**{**vars(report), **fields})
+
+
+def _inspect_directory(directory: str | os.PathLike[str]) -> Report:
+    header = store.read_header(directory)
+    fields = header.fields
+    with located(directory):
+        family = registry.find(fields["kind"])
+        config = family.config_from_json(fields["config"])
+    return Report(
+        path=str(directory),
+        file_format="sparsejax",
+        kind=family.kind,
+        variant=fields["variant"],
+        config=config,
+        tensors=_rows(flatten(store.array_shapes(header))),
+    )
+
+
+def _rows(tensors: Mapping[str, Any]) -> tuple[TensorRow, ...]:
+    return tuple(
+        TensorRow(key, tuple(value.shape), value.dtype.name, math.prod(value.shape) * value.dtype.itemsize)
+        for key, value in tensors.items()
+    )

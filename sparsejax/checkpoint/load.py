@@ -1,0 +1,144 @@
+"""`load`: from a file of an original project, or a sparsejax directory, to a `Checkpoint`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.checkpoint import registry, store
+from sparsejax.checkpoint.checkpoint import Checkpoint, Source, template
+from sparsejax.checkpoint.container import Layout
+from sparsejax.checkpoint.errors import AmbiguousVariantError, UnknownFormatError
+from sparsejax.checkpoint.materialise import materialise
+from sparsejax.checkpoint.rules import source_key, to_params
+from sparsejax.checkpoint.source_file import (
+    describe_source,
+    located,
+    open_source,
+    read_metadata,
+    verify_checksums,
+)
+from sparsejax.checkpoint.tree import flatten, unflatten
+
+
+def load(
+    path: str | os.PathLike[str],
+    kind: str | None = None,
+    variant: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    dtype: Any = None,
+) -> Checkpoint:
+    """Load a model from a file of its original project, or from a sparsejax directory. Needs no torch.
+
+    The file's family, variant and config are found from its keys and shapes. Nothing in the file is ever
+    run: pickles go through an allow-list. Strict: no tensor is left unused, none may be missing, none may
+    be NaN.
+
+    Args:
+      path: ``.pt`` / ``.pth`` (zip or legacy), ``.npz`` where the family has it, or a directory written by
+        `save`.
+      kind: family to take instead of the detected one.
+      variant: layout to take instead of the detected one.
+      overrides: config fields that neither shapes nor the file's own metadata tell.
+      dtype: for floating parameters, such as "bfloat16"; None keeps the file's (float64 becomes float32
+        unless ``jax_enable_x64`` is on).
+
+    Returns:
+      `Checkpoint` with its parameters on the default device.
+
+    Raises:
+      CheckpointError: a subclass that names the file, the key and what to do.
+
+    Example:
+      >>> import sparsejax as sj
+      >>> sj.load("checkpoints/ultra_sparse_sine.pt").config.num_parameters
+      33
+
+    Source: specs section 2 of each family for the layouts.
+    """
+    if Path(path).is_dir() and (Path(path) / store.HEADER_FILE).exists():
+        return _load_directory(path, kind, variant, overrides, dtype)
+    source = open_source(path)
+    with located(path):
+        family, found = registry.identify(source.tensors, source.metadata, kind, variant)
+        config = _config(family, found, source, overrides or {})
+        rules = family.rules(found, config)
+        views = {key: array.view() for key, array in source.tensors.items()}
+        params = flatten(to_params(rules, views, template(family, config)))
+        names = {path: source_key(rules, path) for path in params}
+        copies = materialise(
+            {names[path]: params[path] for path in params},
+            [partial(verify_checksums, source.tensors.values())],
+        )
+        host = unflatten({path: copies[names[path]] for path in params})
+        family.check_params(config, host)
+        metadata = read_metadata(source.metadata)
+    arrays = jax.tree.map(lambda array: on_device(array, dtype), host)
+    return Checkpoint(family.kind, found, config, arrays, metadata, source.layout, describe_source(path))
+
+
+def on_device(array: np.ndarray, dtype: Any = None) -> jax.Array:
+    """A fresh host array as a JAX array, without a further copy on CPU; floats as ``dtype`` if given."""
+    placed = jax.device_put(array, may_alias=True)
+    if dtype is None or not jnp.issubdtype(placed.dtype, jnp.floating):
+        return placed
+    return placed.astype(dtype)
+
+
+def _config(family: registry.Family, variant: str, source: Any, overrides: Mapping[str, Any]) -> Any:
+    try:
+        return family.config_from(variant, source.tensors, source.metadata, overrides)
+    except (TypeError, ValueError) as error:
+        raise AmbiguousVariantError(f"the shapes and overrides give no valid config: {error}") from error
+
+
+def _load_directory(
+    directory: str | os.PathLike[str],
+    kind: str | None,
+    variant: str | None,
+    overrides: Mapping[str, Any] | None,
+    dtype: Any,
+) -> Checkpoint:
+    header = store.read_header(directory)
+    fields = header.fields
+    with located(directory):
+        _check_request(fields, kind, variant, overrides)
+        family = registry.find(fields["kind"])
+        config = family.config_from_json(fields["config"])
+        shapes = _with_saved_dtypes(template(family, config), store.array_shapes(header))
+        params = store.read_arrays(header, shapes)
+        metadata = store.read_metadata(header)
+    if dtype is not None:
+        params = jax.tree.map(lambda array: on_device(array, dtype), params)
+    source = Source(fields.get("source_path") or "", sha256=fields.get("source_sha256"))
+    layout = Layout.from_json(fields["layout"])
+    return Checkpoint(family.kind, fields["variant"], config, params, metadata, layout, source)
+
+
+def _check_request(
+    fields: Mapping[str, Any], kind: str | None, variant: str | None, overrides: Mapping[str, Any] | None
+) -> None:
+    if kind not in (None, fields["kind"]) or variant not in (None, fields["variant"]):
+        raise UnknownFormatError("holds {kind}/{variant}, not what was asked for".format(**fields))
+    if overrides:
+        raise AmbiguousVariantError(
+            "a sparsejax directory stores its config; overrides are for foreign files"
+        )
+
+
+def _with_saved_dtypes(expected: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's shapes with the dtypes that were saved: a model cast to bfloat16 stays bfloat16."""
+    dtypes = {path: leaf.dtype for path, leaf in flatten(saved).items()}
+    return unflatten(
+        {
+            path: jax.ShapeDtypeStruct(leaf.shape, dtypes.get(path, leaf.dtype))
+            for path, leaf in flatten(expected).items()
+        }
+    )

@@ -1,0 +1,95 @@
+"""`save` to a sparsejax directory, and `export_pt` back to the layout of the original project."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sparsejax.checkpoint import npz_file, registry, store, torch_file
+from sparsejax.checkpoint.checkpoint import Checkpoint
+from sparsejax.checkpoint.container import Layout, pack
+from sparsejax.checkpoint.errors import ExportError, UnexpectedKeyError, UnknownFormatError, file_name, shown
+from sparsejax.checkpoint.rules import to_state
+from sparsejax.checkpoint.source_file import located, sha256_of
+from sparsejax.version import __version__
+
+
+def save(ck: Checkpoint, directory: str | os.PathLike[str]) -> None:
+    """Write a sparsejax directory: parameters by Orbax, everything else in ``sparsejax.json``.
+
+    Atomic: an earlier checkpoint there stays valid until the new one is complete.
+
+    Args:
+      ck: the checkpoint.
+      directory: a new or empty directory, or an earlier sparsejax checkpoint.
+
+    Raises:
+      CheckpointError: the target is something else, or cannot be written.
+
+    Example:
+      >>> import sparsejax as sj
+      >>> ck = sj.load("checkpoints/ultra_sparse_sine.pt")
+      >>> sj.save(ck, "/tmp/sine"); sj.load("/tmp/sine").variant
+      'sparse'
+    """
+    header = {
+        "kind": ck.kind,
+        "variant": ck.variant,
+        "config": registry.find(ck.kind).config_to_json(ck.config),
+        "layout": ck.layout.to_json(),
+        "library_version": __version__,
+        "source_path": Path(ck.source.path).name if ck.source else None,
+        "source_sha256": sha256_of(ck.source),
+    }
+    store.write_directory(directory, header, ck.params, ck.metadata)
+
+
+def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None = None) -> None:
+    """Write a file that the original project loads, such as with ``torch.load(path, weights_only=True)``.
+
+    A checkpoint that came from such a file gets its layout back: container, prefix, key order, tied
+    tensors and metadata.
+
+    Args:
+      ck: the checkpoint.
+      path: file to write; an existing one is replaced only by a complete new one.
+      variant: layout of the family to write; None is the one it came in.
+
+    Raises:
+      UnknownFormatError: the family has no such variant.
+      ExportError: the model does not fit the variant, or the file's suffix does not fit the format.
+
+    Example:
+      >>> import sparsejax as sj
+      >>> sj.export_pt(sj.load("checkpoints/ultra_sparse_sine.pt"), "/tmp/sine.pt")
+    """
+    family = registry.find(ck.kind)
+    variant = variant or ck.variant
+    if variant not in family.layouts:
+        raise UnknownFormatError(
+            f"{ck.kind} has no variant {variant!r}; give one of {shown(family.layouts, 20)}"
+        )
+    file_format = family.file_formats.get(variant, "zip")
+    if (Path(path).suffix == ".npz") != (file_format == "npz"):
+        needed = ".npz" if file_format == "npz" else ".pt"
+        raise ExportError(
+            f"{file_name(path)}: the variant {variant!r} is written as a {needed} file; change the suffix"
+        )
+    same = variant == ck.variant
+    state = _state(ck, family, variant)
+    with located(path):
+        if file_format == "npz":
+            npz_file.write(state, path)
+            return
+        tree = pack(state, ck.metadata, ck.layout if same else Layout(container="state_dict"))
+        torch_file.write(tree, path)
+
+
+def _state(ck: Checkpoint, family: registry.Family, variant: str) -> Mapping[str, np.ndarray]:
+    try:
+        return to_state(family.rules(variant, ck.config), ck.params)
+    except (UnexpectedKeyError, KeyError) as error:
+        raise ExportError(f"this {ck.kind} model does not fit the variant {variant!r}: {error}") from error

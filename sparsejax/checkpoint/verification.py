@@ -1,0 +1,130 @@
+"""`verify`: does a checkpoint survive the round trip, and does it compute what a reference says?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsejax.checkpoint import npz_file, registry
+from sparsejax.checkpoint.checkpoint import Checkpoint
+from sparsejax.checkpoint.errors import MissingKeyError, NotReadableError, ShapeError, shown
+from sparsejax.checkpoint.load import load
+from sparsejax.checkpoint.save import export_pt, save
+from sparsejax.checkpoint.source_file import check_readable, located, open_source
+from sparsejax.checkpoint.tree import flatten
+
+_OUTPUT_NAMES = ("outputs", "output", "output_f32")
+DEFAULT_TOLERANCE = 3e-5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def verify(
+    path: str | os.PathLike[str],
+    reference: str | os.PathLike[str] | None = None,
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    **options: Any,
+) -> list[Check]:
+    """Load a checkpoint, write it and read it again, and compare its outputs with stored ones.
+
+    Args:
+      path: as for `load`.
+      reference: ``.npz`` with ``outputs`` and the inputs by name (see the family: ``x`` or ``features`` for
+        ultra-sparse nets).
+      tolerance: largest absolute difference of the outputs.
+      options: kind, variant, overrides, dtype of `load`.
+
+    Returns:
+      the checks in order; all passed means the file is sound.
+
+    Raises:
+      CheckpointError: the file or the reference cannot be used at all.
+    """
+    ck = load(path, **options)
+    values = sum(leaf.size for leaf in flatten(ck.params).values())
+    checks = [Check("read", True, f"{ck.kind}/{ck.variant}, {values} values, all finite")]
+    checks.append(_round_trip_native(ck))
+    if not Path(path).is_dir():
+        checks.append(_round_trip_original(ck, path, options))
+    if reference is not None:
+        checks.append(compare_outputs(ck, reference, tolerance))
+    return checks
+
+
+def compare_outputs(
+    ck: Checkpoint, reference: str | os.PathLike[str], tolerance: float = DEFAULT_TOLERANCE
+) -> Check:
+    """Outputs of ``ck`` on the inputs of a reference file against the outputs stored there.
+
+    Raises:
+      CheckpointError: the reference has no outputs, no inputs that the family knows, or other shapes.
+    """
+    check_readable(Path(reference))
+    with located(reference):
+        if not npz_file.is_npz(reference):
+            raise NotReadableError("a reference is an .npz file with outputs and inputs by name")
+        arrays = npz_file.read_headers(reference)
+        name = next((name for name in _OUTPUT_NAMES if name in arrays), None)
+        if name is None:
+            raise MissingKeyError(
+                f"a reference needs an array named {_OUTPUT_NAMES[0]!r}; found {shown(arrays)}"
+            )
+        expected = arrays[name].view()
+        inputs = {key: array.view() for key, array in arrays.items() if key != name}
+        found = np.asarray(registry.find(ck.kind).evaluate(ck, inputs))
+        if found.shape != expected.shape:
+            raise ShapeError(f"{name!r} has shape {expected.shape}, the model gives {found.shape}")
+    worst = float(np.max(np.abs(found - expected), initial=0.0))
+    return Check(
+        "reference",
+        worst <= tolerance,
+        f"largest difference {worst:.3g} of {expected.size} outputs (limit {tolerance:g})",
+    )
+
+
+def _round_trip_native(ck: Checkpoint) -> Check:
+    with tempfile.TemporaryDirectory() as folder:
+        save(ck, Path(folder) / "model")
+        again = load(Path(folder) / "model")
+    return _same_arrays("sparsejax directory", flatten(ck.params), flatten(again.params))
+
+
+def _round_trip_original(ck: Checkpoint, path: str | os.PathLike[str], options: Mapping[str, Any]) -> Check:
+    if options.get("dtype") is not None:
+        return Check("original layout", True, "not compared: dtype was changed on request")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"copy{Path(path).suffix if ck.layout.file_format == 'npz' else '.pt'}"
+        export_pt(ck, copy)
+        before, after = open_source(path), open_source(copy)
+        return _same_arrays(
+            "original layout",
+            {key: array.view() for key, array in before.tensors.items()},
+            {key: array.view() for key, array in after.tensors.items()},
+        )
+
+
+def _same_arrays(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Check:
+    different = [key for key in before if key not in after or not _identical(before[key], after[key])]
+    different += [key for key in after if key not in before]
+    if different:
+        return Check(name, False, f"{shown(different)} changed on the round trip")
+    return Check(name, True, f"{len(before)} tensors written and read again, bit for bit")
+
+
+def _identical(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
