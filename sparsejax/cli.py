@@ -1,0 +1,197 @@
+"""The ``sparsejax`` command: every subcommand is a thin call of a public function.
+
+Exit codes: 0 done; 1 the input was at fault, told in one line (``--debug`` shows where); 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.version import __version__
+
+Override = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        metavar="NAME=VALUE", help="config values that the file does not tell, such as input_size=64"
+    ),
+]
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
+Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
+BenchName = Literal["ultra_sparse"]
+
+
+class _UserError(Exception):
+    """A wrong argument, told in one line."""
+
+
+def inspect(path: File) -> None:
+    """Show what a checkpoint file or directory holds, without reading its data or running anything in it.
+
+    Args:
+      path: .pt, .pth, .npz or a sparsejax directory.
+    """
+    from sparsejax.checkpoint.inspection import inspect as look
+    from sparsejax.console import show_report
+
+    report = look(path)
+    show_report(report)
+    if report.problem is not None:
+        raise report.problem
+
+
+def convert(
+    src: Src, dst: Dst, kind: str | None = None, variant: str | None = None, override: Override = ()
+) -> None:
+    """Convert a checkpoint: to a sparsejax directory, or back to .pt / .npz by the suffix of DST.
+
+    Args:
+      src: file or directory to read.
+      dst: directory, or file ending in .pt, .pth or .npz.
+      kind: family to take instead of the detected one.
+      variant: layout to read src in, or, for a .pt or .npz dst, to write.
+      override: config values, NAME=VALUE.
+    """
+    from sparsejax.checkpoint.load import load
+    from sparsejax.checkpoint.save import export_pt, save
+
+    to_file = dst.suffix in (".pt", ".pth", ".npz")
+    ck = load(src, kind=kind, variant=None if to_file else variant, overrides=_overrides(override))
+    if to_file:
+        export_pt(ck, dst, variant=variant)
+    else:
+        save(ck, dst)
+    print(f"{src} ({ck.kind}/{ck.variant}, {ck.config.num_parameters} parameters) -> {dst}")
+
+
+def verify(
+    file: File,
+    *,
+    reference: Path | None = None,
+    tolerance: float = 3e-5,
+    kind: str | None = None,
+    variant: str | None = None,
+    override: Override = (),
+) -> None:
+    """Load a checkpoint, write it and read it again bit for bit, and compare it with reference outputs.
+
+    Args:
+      file: checkpoint to verify.
+      reference: .npz with "outputs" and the inputs by name ("x" or "features" for ultra-sparse nets).
+      tolerance: largest absolute difference of the outputs.
+      kind: family to take instead of the detected one.
+      variant: layout to take instead of the detected one.
+      override: config values, NAME=VALUE.
+    """
+    from sparsejax.checkpoint.verification import verify as check
+    from sparsejax.console import show_checks
+
+    options = {"kind": kind, "variant": variant, "overrides": _overrides(override)}
+    checks = check(file, reference, tolerance=tolerance, **options)
+    show_checks(checks)
+    if failed := [item for item in checks if not item.passed]:
+        raise _UserError(f"{file}: {failed[0].name} failed: {failed[0].detail}")
+
+
+def demo(pt: tuple[Path, ...] = (), out: Path = Path("demo")) -> None:
+    """Take the shipped checkpoints, or your own, from file to a verified, timed JAX function.
+
+    Args:
+      pt: your own files; the shipped ones if none is given.
+      out: folder for report.html.
+    """
+    from sparsejax.console import show_demo
+    from sparsejax.demo import run_demo, write_report
+
+    rows = run_demo(pt)
+    show_demo(rows)
+    write_report(rows, out / "report.html")
+    print(f"report: {out / 'report.html'}")
+    if failed := [row for row in rows if not row.passed]:
+        raise _UserError(f"{failed[0].name}: {failed[0].verified}")
+
+
+def bench(
+    name: Annotated[BenchName, tyro.conf.Positional],
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    quick: bool = False,
+) -> None:
+    """Measure this library beside its peers, in one run, with errors beside speeds.
+
+    Args:
+      name: which benchmark.
+      json_file: write the rows to this file.
+      quick: fewer repetitions and smaller sizes.
+    """
+    import importlib
+
+    from sparsejax.bench.report import show_rows, write_rows
+
+    rows = importlib.import_module(f"sparsejax.bench.{name}").run(quick=quick)
+    show_rows(rows)
+    if json_file is not None:
+        write_rows(rows, json_file)
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "inspect": inspect,
+    "convert": convert,
+    "verify": verify,
+    "demo": demo,
+    "bench": bench,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``sparsejax`` command."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments in (["--version"], ["version"]):
+        print(f"sparsejax {__version__}")
+        return
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        _run(arguments)
+    except (CheckpointError, _UserError, OSError, ModuleNotFoundError) as error:
+        if debug:
+            raise
+        sys.exit(_told(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    tyro.extras.subcommand_cli_from_dict(
+        _COMMANDS,
+        prog="sparsejax",
+        description="Sparse and sub-quadratic models in JAX; reads the original PyTorch files without torch.",
+        args=arguments or ["--help"],
+    )
+
+
+def _told(error: Exception) -> int:
+    text = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        text = f"{text}; install the extra that has it, such as pip install 'sparsejax[bench,plots]'"
+    print(f"sparsejax: {text}", file=sys.stderr)
+    return 1
+
+
+def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise _UserError(f"--override takes NAME=VALUE, not {pair!r}")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values

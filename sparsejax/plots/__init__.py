@@ -1,0 +1,1 @@
+"""Pictures of models and measurements; matplotlib is imported inside the functions (extra ``plots``)."""

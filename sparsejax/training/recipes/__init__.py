@@ -1,0 +1,1 @@
+"""One recipe per family: model, data, loss and loop put together."""

@@ -1,0 +1,57 @@
+"""Examples in docstrings run, and every public name has a docstring."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import os
+import pkgutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sparsejax
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(sparsejax.__path__, "sparsejax.")
+    if not module.name.startswith("sparsejax.bench.peers")
+)
+FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    module = importlib.import_module(name)
+    names = {"np": np, "jnp": jnp, "jax": jax, "sparsejax": sparsejax, **vars(module)}
+    result = doctest.testmod(module, extraglobs=names, optionflags=FLAGS)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_functions_say_what_they_do(name):
+    module = importlib.import_module(name)
+    for attribute, value in vars(module).items():
+        if attribute.startswith("_") or getattr(value, "__module__", None) != name:
+            continue
+        if inspect.isfunction(value) or inspect.isclass(value):
+            assert inspect.getdoc(value), f"{name}.{attribute}"
+
+
+def test_readme_example_runs(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(program, names)
+    assert names["ck"].kind == "ultra_sparse"
+    assert float(((names["f"](names["x"]) - np.sin(names["x"])) ** 2).mean()) < 1e-3
+    assert sorted(os.listdir(tmp_path)) == ["checkpoints", "sine", "sine.pt"]
+    assert len(program.strip().splitlines()) <= 13
