@@ -1,0 +1,36 @@
+"""Every example runs from the project's root, and says what it should."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPECTED = {
+    "import_checkpoint.py": "ultra_sparse/sparse",
+    "use_with_nnx.py": "the same within float rounding",
+}
+
+
+def test_every_example_is_listed():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example_runs(name):
+    path = ROOT / "examples" / name
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert EXPECTED[name] in done.stdout
+    assert len(path.read_text().splitlines()) <= 120
