@@ -94,8 +94,10 @@ def unpack(tree: Any, file_format: str) -> tuple[dict[str, LazyArray], dict[str,
       (['w'], {'epoch': 3}, 'module.')
     """
     container, state, metadata = _find(tree)
-    if strangers := [key for key, value in state.items() if not is_array(value)]:
-        raise UnexpectedKeyError(f"the state dict holds {shown(strangers)}, which are not tensors")
+    if strangers := [key for key, value in state.items() if not isinstance(key, str) or not is_array(value)]:
+        raise UnexpectedKeyError(
+            f"the state dict holds {shown(strangers)}, which are not named tensors; remove them"
+        )
     prefix = common_prefix(state)
     bare = {key[len(prefix) :]: value for key, value in state.items()}
     integers = {key: value.dtype.name for key, value in bare.items() if value.dtype.kind in "iu"}
@@ -113,10 +115,8 @@ def pack(state: Mapping[str, np.ndarray], metadata: Mapping[str, Any], layout: L
     inner = {layout.prefix + key: array for key, array in typed.items()}
     beside = {**metadata, **{key: typed[twin] for key, twin in layout.ties.items() if twin in typed}}
     tree = {**beside, layout.container: inner} if layout.container else {**inner, **beside}
-    if not layout.container:
-        return tree
     position = {key: place for place, key in enumerate(layout.beside)}
-    return dict(sorted(tree.items(), key=lambda item: position.get(item[0], len(position))))
+    return dict(sorted(tree.items(), key=lambda item: position.get(str(item[0]), len(position))))
 
 
 def common_prefix(keys: Mapping[str, Any]) -> str:

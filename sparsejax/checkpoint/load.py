@@ -65,23 +65,21 @@ def load(
     """
     if Path(path).is_dir() and (Path(path) / store.HEADER_FILE).exists():
         return _load_directory(path, kind, variant, overrides, dtype)
-    source = open_source(path)
+    origin, source = describe_source(path), open_source(path)
     with located(path):
         family, found = registry.identify(source.tensors, source.metadata, kind, variant)
         config = _config(family, found, source, overrides or {})
         rules = family.rules(found, config)
         views = {key: array.view() for key, array in source.tensors.items()}
-        params = flatten(to_params(rules, views, template(family, config)))
-        names = {path: source_key(rules, path) for path in params}
-        copies = materialise(
-            {names[path]: params[path] for path in params},
-            [partial(verify_checksums, source.tensors.values())],
-        )
-        host = unflatten({path: copies[names[path]] for path in params})
+        needed = template(family, config)
+        params = flatten(to_params(rules, views, needed))
+        labels = {path: source_key(rules, path) for path in params}
+        checks = [partial(verify_checksums, source.tensors.values())]
+        host = unflatten(materialise(params, checks, dtypes=_integer_types(needed), labels=labels))
         family.check_params(config, host)
         metadata = read_metadata(source.metadata)
     arrays = jax.tree.map(lambda array: on_device(array, dtype), host)
-    return Checkpoint(family.kind, found, config, arrays, metadata, source.layout, describe_source(path))
+    return Checkpoint(family.kind, found, config, arrays, metadata, source.layout, origin)
 
 
 def on_device(array: np.ndarray, dtype: Any = None) -> jax.Array:
@@ -90,6 +88,10 @@ def on_device(array: np.ndarray, dtype: Any = None) -> jax.Array:
     if dtype is None or not jnp.issubdtype(placed.dtype, jnp.floating):
         return placed
     return placed.astype(dtype)
+
+
+def _integer_types(needed: Mapping[str, Any]) -> dict[str, np.dtype]:
+    return {path: leaf.dtype for path, leaf in flatten(needed).items() if leaf.dtype.kind in "iu"}
 
 
 def _config(family: registry.Family, variant: str, source: Any, overrides: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from sparsejax.checkpoint.errors import NonFiniteError
+from sparsejax.checkpoint.errors import CorruptFileError, NonFiniteError
 
 _ALIGNMENT = 64
 _TASK_BYTES = 32 << 20
@@ -23,31 +23,43 @@ _BLOCK = 256
 
 
 def materialise(
-    arrays: Mapping[str, np.ndarray], checks: Sequence[Callable[[], None]] = (), *, finite: bool = True
+    arrays: Mapping[str, np.ndarray],
+    checks: Sequence[Callable[[], None]] = (),
+    *,
+    dtypes: Mapping[str, np.dtype] | None = None,
+    finite: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Fresh, contiguous, 64-byte aligned copies of arrays, made by a few threads.
 
     Args:
       arrays: by name; any strides, any dtype of NumPy or ml_dtypes.
       checks: run beside the copies, such as checksums of the file; what they raise is raised here.
+      dtypes: integer types to cast to, by name; the others keep theirs.
       finite: refuse NaN and infinity in floating arrays.
+      labels: names to use in errors, where they differ.
 
     Returns:
       the copies by name.
 
     Raises:
+      CorruptFileError: an integer does not fit the type asked for; or what a check raises.
       NonFiniteError: names the array and how many of its values are not finite.
 
     Example:
       >>> materialise({"w": np.arange(4.0)[::2]})["w"]
       array([0., 2.])
     """
-    copies = {name: aligned_empty(array.shape, array.dtype) for name, array in arrays.items()}
+    shown_as = labels or {}
+    wanted = dtypes or {}
+    copies = {
+        name: aligned_empty(array.shape, wanted.get(name, array.dtype)) for name, array in arrays.items()
+    }
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
         running = [pool.submit(check) for check in checks]
         for name, source in arrays.items():
             running += [
-                pool.submit(_copy_part, name, source, copies[name], part, finite)
+                pool.submit(_copy_part, shown_as.get(name, name), source, copies[name], part, finite)
                 for part in _parts(source, copies[name])
             ]
         for task in running:
@@ -75,40 +87,77 @@ def all_finite(array: np.ndarray) -> bool:
 
 
 def _parts(source: np.ndarray, copy: np.ndarray) -> Iterator[slice | None]:
-    """Slices along the first axis worth a task each; None is the whole."""
+    """Slices worth a task each, along the axis that cuts the file into pieces; None is the whole."""
     if not source.ndim or source.nbytes <= _TASK_BYTES:
         yield None
         return
-    rows = max(1, len(copy) * _TASK_BYTES // source.nbytes)
-    rows = max(_BLOCK, rows) if not source.flags.c_contiguous else rows
-    for start in range(0, len(copy), rows):
-        yield slice(start, start + rows)
+    length = copy.shape[_outer_axis(source)]
+    lines = max(1, length * _TASK_BYTES // source.nbytes)
+    lines = max(_BLOCK, lines) if not source.flags.c_contiguous else lines
+    for start in range(0, length, lines):
+        yield slice(start, start + lines)
 
 
 def _copy_part(name: str, source: np.ndarray, copy: np.ndarray, part: slice | None, finite: bool) -> None:
     whole = source
     if part is not None:
-        source, copy = source[part], copy[part]
-    for chunk_from, chunk_to in _chunks(source, copy):
-        np.copyto(chunk_to, chunk_from)
-        if finite and not all_finite(chunk_to):
-            raise _non_finite(name, whole)
+        index = (slice(None),) * _outer_axis(source) + (part,)
+        source, copy = source[index], copy[index]
+    try:
+        for chunk in _copied(source, copy):
+            if finite and not all_finite(chunk):
+                raise _non_finite(name, whole)
+    except OverflowError as error:
+        raise CorruptFileError(
+            f"{name!r} holds {source.dtype} values that do not fit {copy.dtype}"
+        ) from error
 
 
-def _chunks(source: np.ndarray, copy: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs that fit the cache: lines of contiguous arrays, square blocks of transposed ones."""
-    if source.flags.c_contiguous:
+def _outer_axis(array: np.ndarray) -> int:
+    return 1 if _is_transposed(array) else 0
+
+
+def _is_transposed(array: np.ndarray) -> bool:
+    return array.ndim == 2 and not array.flags.c_contiguous and array.strides[0] < array.strides[1]
+
+
+def _copied(source: np.ndarray, copy: np.ndarray) -> Iterator[np.ndarray]:
+    """Copies piece by piece, and hands each piece over while it is in the cache."""
+    if source.flags.c_contiguous and copy.flags.c_contiguous:
         source, copy = source.reshape(-1), copy.reshape(-1)
         step = max(1, _CHUNK_BYTES // source.dtype.itemsize)
         for start in range(0, source.size, step):
-            yield source[start : start + step], copy[start : start + step]
-    elif source.ndim == 2:
-        for row in range(0, source.shape[0], _BLOCK):
-            for column in range(0, source.shape[1], _BLOCK):
-                block = np.s_[row : row + _BLOCK, column : column + _BLOCK]
-                yield source[block], copy[block]
+            piece = copy[start : start + step]
+            _assign(piece, source[start : start + step])
+            yield piece
+    elif _is_transposed(source):
+        yield from _copied_transposed(source.T, copy)
     else:
-        yield source, copy
+        _assign(copy, source)
+        yield copy
+
+
+def _copied_transposed(lines: np.ndarray, copy: np.ndarray) -> Iterator[np.ndarray]:
+    """``copy[...] = lines.T`` by blocks, through a scratch block with an odd line length.
+
+    Lines whose distance is a power of two fall into the same few sets of the cache, which then holds
+    none of them: copying such a block at once is 3 times slower. The file is read along its lines, since
+    its pages are small, and written across, since large arrays have large pages.
+    """
+    padded = np.empty((_BLOCK, _BLOCK + _ALIGNMENT // lines.dtype.itemsize), lines.dtype)
+    for row in range(0, lines.shape[0], _BLOCK):
+        for column in range(0, lines.shape[1], _BLOCK):
+            block = lines[row : row + _BLOCK, column : column + _BLOCK]
+            scratch = padded[: block.shape[0], : block.shape[1]]
+            np.copyto(scratch, block)
+            _assign(copy[column : column + _BLOCK, row : row + _BLOCK], scratch.T)
+            yield scratch
+
+
+def _assign(target: np.ndarray, source: np.ndarray) -> None:
+    np.copyto(target, source, casting="unsafe")
+    if target.dtype != source.dtype and not np.array_equal(target, source):
+        raise OverflowError
 
 
 def _non_finite(name: str, array: np.ndarray) -> NonFiniteError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -23,15 +24,19 @@ _UNREADABLE = (
     NotImplementedError,
     RuntimeError,
     ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
     EOFError,
     OSError,
+    struct.error,
     zlib.error,
 )
 
 
 @dataclass(frozen=True)
 class NpzArray:
-    """One array of an archive; `view` reads it."""
+    """One array of an archive, in this machine's byte order; `view` reads it."""
 
     path: Path
     entry: str
@@ -47,7 +52,8 @@ class NpzArray:
         """The data; zipfile checks its checksum."""
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as stream:
-                return npy.read_array(stream, allow_pickle=False)
+                array = npy.read_array(stream, allow_pickle=False)
+                return array.astype(self.dtype, copy=False)
         except _UNREADABLE as error:
             raise CorruptFileError(f"the array {self.entry!r} cannot be read: {error}") from error
 
@@ -68,12 +74,13 @@ def read_headers(path: str | os.PathLike[str]) -> dict[str, NpzArray]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return {
-                info.filename.removesuffix(".npy"): _header(path, archive, info)
-                for info in archive.infolist()
-            }
+            entries = archive.infolist()
+            headers = {info.filename.removesuffix(".npy"): _header(path, archive, info) for info in entries}
     except _UNREADABLE as error:
         raise CorruptFileError(f"no readable .npz archive: {error}") from error
+    if len(headers) != len(entries):
+        raise CorruptFileError("two arrays have the same name")
+    return headers
 
 
 def is_npz(path: str | os.PathLike[str]) -> bool:
@@ -92,9 +99,10 @@ def write(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez(
-                stream, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()}
-            )
+            with zipfile.ZipFile(stream, "w") as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        npy.write_array(entry, np.asarray(array), allow_pickle=False)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
@@ -108,11 +116,13 @@ def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NpzA
         raise CorruptFileError(f"the entry {info.filename!r} claims an impossible size")
     with archive.open(info) as stream:
         version = npy.read_magic(stream)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise CorruptFileError(f"the array {info.filename!r} has the unknown format version {version}")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(stream)
         start = stream.tell()
     if dtype.hasobject or dtype.fields or dtype.kind not in "fciub":
         raise UnsupportedTensorError(f"the array {info.filename!r} has dtype {dtype}; numbers are needed")
-    if start + math.prod(shape) * dtype.itemsize != info.file_size:
+    if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
         raise CorruptFileError(f"the array {info.filename!r} of shape {shape} does not fill its entry")
-    return NpzArray(path, info.filename, shape, dtype)
+    return NpzArray(path, info.filename, shape, dtype.newbyteorder("="))

@@ -147,6 +147,7 @@ def nearest(tensors: Tensors, candidates: Mapping[str, Family], limit: int = 2) 
             rules = [Rule(pattern) for pattern in patterns]
             hit = [rule.sources[0] for rule in rules if any(rule.match_source(key) for key in tensors)]
             lacking = [pattern for pattern in patterns if pattern not in hit]
-            scored.append((len(hit) / len(patterns), f"{name}/{variant} (without {shown(lacking, 3)})"))
+            lacks = f" (without {shown(lacking, 3)})" if lacking else ""
+            scored.append((len(hit) / len(patterns), f"{name}/{variant}{lacks}"))
     best = sorted(scored, key=lambda entry: -entry[0])[:limit]
     return ", ".join(text for _, text in best) or "none is registered"

@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from sparsejax.checkpoint.tree import flatten, unflatten
 
 State = Mapping[str, np.ndarray]
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_NUMBER = "0|[1-9][0-9]{0,8}"  # no leading zero, no foreign digit, nothing that is too long for an index
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,11 @@ def to_params(
     """
     groups, unused = _group_sources(rules, state)
     if unused:
-        raise UnexpectedKeyError(f"no rule uses the tensors {shown(unused)}")
+        raise UnexpectedKeyError(
+            f"no rule uses the tensors {shown(unused)}; remove them, or save them beside the state dict"
+        )
+    if absent := [key for key in _implied_keys(rules, state) if key not in state]:
+        raise _missing(absent)
     flat: dict[str, np.ndarray] = {}
     for rule, captures, members in groups:
         if rule.targets:
@@ -152,7 +158,13 @@ def to_state(
         state |= _named_sources(rule, captures, arrays)
     for key in _implied_keys(rules, state) if dropped is None else dropped:
         state[key] = _restored(rules, key, state)
-    return state
+    place = {
+        key: number
+        for number, rule in reversed([*enumerate(rules)])
+        for key in state
+        if rule.match_source(key)
+    }
+    return dict(sorted(state.items(), key=lambda item: place[item[0]]))
 
 
 def dropped_keys(rules: Sequence[Rule], state: State) -> tuple[str, ...]:
@@ -171,17 +183,16 @@ def compare_with_template(rules: Sequence[Rule], flat: State, expected: Mapping[
     """
     missing = [path for path in expected if path not in flat]
     if missing:
-        raise MissingKeyError(f"the tensors {shown(source_key(rules, path) for path in missing)} are missing")
+        raise _missing(source_key(rules, path) for path in missing)
     extra = [path for path in flat if path not in expected]
     if extra:
-        raise UnexpectedKeyError(
-            f"the model has no place for {shown(source_key(rules, path) for path in extra)}"
-        )
+        names = dict.fromkeys(source_key(rules, path) for path in extra)
+        raise UnexpectedKeyError(f"the model has no place for {shown(names)}; remove them, or give overrides")
     for path, array in flat.items():
         if tuple(array.shape) != tuple(expected[path].shape):
             raise ShapeError(
                 f"{source_key(rules, path)!r} gives shape {tuple(array.shape)} for {path}, "
-                f"the config needs {tuple(expected[path].shape)}"
+                f"the config needs {tuple(expected[path].shape)}; correct the file, or give overrides"
             )
 
 
@@ -195,6 +206,11 @@ def source_key(rules: Sequence[Rule], path: str) -> str:
     return path
 
 
+def _missing(names: Iterable[str]) -> MissingKeyError:
+    names = dict.fromkeys(names)  # one key may feed several parameters
+    return MissingKeyError(f"the tensors {shown(names)} are missing; save the whole state dict")
+
+
 def _matcher(pattern: str) -> re.Pattern[str]:
     parts = _PLACEHOLDER.split(pattern)
     seen: set[str] = set()
@@ -203,7 +219,7 @@ def _matcher(pattern: str) -> re.Pattern[str]:
         if position % 2 == 0:
             out.append(re.escape(part))
         else:
-            out.append(rf"(?P={part})" if part in seen else rf"(?P<{part}>0|[1-9]\d*)")
+            out.append(rf"(?P={part})" if part in seen else rf"(?P<{part}>{_NUMBER})")
             seen.add(part)
     return re.compile("".join(out))
 
@@ -261,10 +277,12 @@ def _convert_group(
     rule: Rule, captures: dict[str, str], members: _Members, state: State
 ) -> dict[str, np.ndarray]:
     count = 1 + max(layer for _, layer in members)
-    wanted = [(position, layer) for position in range(len(rule.sources)) for layer in range(count)]
-    if absent := [slot for slot in wanted if slot not in members]:
-        names = (_key(rule, captures, position, layer) for position, layer in absent)
-        raise MissingKeyError(f"the tensors {shown(names)} are missing")
+    if (
+        len(members) < len(rule.sources) * count
+    ):  # a forged index may be 10**9: look no further than what is shown
+        wanted = ((position, layer) for position in range(len(rule.sources)) for layer in range(count))
+        absent = islice((slot for slot in wanted if slot not in members), 5)
+        raise _missing(_key(rule, captures, position, layer) for position, layer in absent)
     arrays = []
     for position in range(len(rule.sources)):
         layers = [state[members[position, layer]] for layer in range(count)]
@@ -272,7 +290,7 @@ def _convert_group(
     try:
         results = rule.transform.forward(tuple(arrays))
     except (ValueError, CorruptFileError) as error:
-        raise ShapeError(f"{members[wanted[0]]!r} {error} ({rule.transform.name})") from error
+        raise ShapeError(f"{members[min(members)]!r} {error} ({rule.transform.name})") from error
     return {target.format(**captures): array for target, array in zip(rule.targets, results, strict=True)}
 
 
@@ -331,9 +349,12 @@ def _restored(rules: Sequence[Rule], key: str, state: State) -> np.ndarray:
         if found is None:
             continue
         if rule.derive is not None:
-            return rule.derive(state)
+            try:
+                return rule.derive(state)
+            except KeyError as error:
+                raise _missing(map(str, error.args)) from error
         twin = str(rule.tied_to).format(**found[1])
         if twin not in state:
-            raise MissingKeyError(f"the tensor {twin!r} is missing")
+            raise _missing([twin])
         return state[twin]
     raise UnexpectedKeyError(f"no rule of this layout restores {key!r}")

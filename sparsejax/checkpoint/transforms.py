@@ -69,24 +69,26 @@ def merge(parts: int | Sequence[int], axis: int = 0) -> Transform:
     return Transform("merge", reverse.backward, reverse.forward)
 
 
-def cast(source: str, target: str) -> Transform:
-    """Values of dtype ``source`` held as ``target``; refuses values that would change.
+def stored_as(dtype: str) -> Transform:
+    """Integers that the file holds as ``dtype``; written as that again, whatever JAX made of them.
+
+    Forward they stay as they are, a view: loading casts to the model's integer type on the copy that it
+    makes anyway, and refuses values that do not fit.
 
     Example:
-      >>> cast("int64", "int32").forward((np.array([7]),))[0].dtype
-      dtype('int32')
+      >>> stored_as("int64").backward((np.array([7], np.int32),))[0].dtype
+      dtype('int64')
     """
 
-    def to(dtype: str, array: np.ndarray) -> np.ndarray:
-        result = array.astype(dtype)
-        if not np.array_equal(result.astype(array.dtype), array):
-            raise CorruptFileError(f"holds {array.dtype} values that do not fit {dtype}")
-        return result
+    def check(array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind not in "iu":
+            raise CorruptFileError(f"holds {array.dtype} values, not integers")
+        return array
 
     return Transform(
-        f"cast({source} to {target})",
-        lambda arrays: tuple(to(target, array) for array in arrays),
-        lambda arrays: tuple(to(source, array) for array in arrays),
+        f"stored as {dtype}",
+        lambda arrays: tuple(check(array) for array in arrays),
+        lambda arrays: tuple(check(array).astype(dtype) for array in arrays),
     )
 
 
