@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from sparsejax.checkpoint.errors import AmbiguousVariantError, CorruptFileError, MissingKeyError, shown
 from sparsejax.checkpoint.registry import Family, Tensors, register
 from sparsejax.checkpoint.rules import Rule
-from sparsejax.checkpoint.transforms import cast, transpose
+from sparsejax.checkpoint.transforms import stored_as, transpose
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig, dense, sparse
 from sparsejax.models.ultra_sparse.fuse import Trained, fuse
 from sparsejax.models.ultra_sparse.model import UltraSparseNet, forward
@@ -22,13 +23,14 @@ from sparsejax.typing import Params
 DEFAULT_INPUT_SIZE = 256
 """The sparse files do not say how many features there were; the family's own problem has 256."""
 
-_to_int32 = cast("int64", "int32")
+_index = stored_as("int64")
+_MLP_KEY = re.compile(r"fc([1-9][0-9]{0,3})\.(?:weight|bias)")
 
 _SPARSE = (
-    Rule("input_indices", "layer_0/indices", _to_int32),
+    Rule("input_indices", "layer_0/indices", _index),
     Rule("w1", "layer_0/weights"),
     Rule("b1", "layer_0/bias"),
-    Rule("k", "layer_0/live", _to_int32, optional=True),
+    Rule("k", "layer_0/live", _index, optional=True),
     Rule("w2", "layer_1/kernel", transpose),
     Rule("b2", "layer_1/bias"),
 )
@@ -133,7 +135,9 @@ def check_inputs(config: UltraSparseConfig, *inputs: Any, features_first: bool =
     if len(inputs) != 1:
         raise ValueError(f"one array of features is needed, not {len(inputs)} arguments")
     (features,) = inputs
-    shape = np.shape(features)
+    if not isinstance(features, np.ndarray | jax.Array):
+        raise ValueError(f"features are a {type(features).__name__}; an array is needed")
+    shape = features.shape
     needed = (
         f"({config.input_size}, b)"
         if features_first
@@ -146,8 +150,8 @@ def check_inputs(config: UltraSparseConfig, *inputs: Any, features_first: bool =
         )
     if isinstance(features, jax.core.Tracer):
         return
-    if np.asarray(features).dtype.kind not in "fiub":
-        raise ValueError(f"features are {np.asarray(features).dtype}, real numbers are needed")
+    if features.dtype.kind not in "iub" and not jnp.issubdtype(features.dtype, jnp.floating):
+        raise ValueError(f"features are {features.dtype}, real numbers are needed")
     if not bool(_finite(features)):
         raise ValueError("features hold NaN or infinity")
 
@@ -180,13 +184,15 @@ def _sparse_config(
     outputs, _ = _matrix(tensors, "w2")
     stored = metadata.get("config")
     in_file = stored.get("input_size") if isinstance(stored, Mapping) else None
-    input_size = overrides.get("input_size", in_file or _input_size_of(tensors["input_indices"].view()))
+    input_size = overrides.get("input_size") or in_file or _input_size_of(tensors)
     first = sparse(hidden, fan_in, _hidden(overrides), variable_fan_in="k" in tensors)
     return UltraSparseConfig(int(input_size), (first, dense(outputs, _output(overrides))))
 
 
-def _input_size_of(indices: np.ndarray) -> int:
-    largest = int(indices.max(initial=0))
+def _input_size_of(tensors: Tensors) -> int:
+    if "input_indices" not in tensors:
+        raise MissingKeyError("the tensors 'input_indices' are missing; save the whole state dict")
+    largest = int(tensors["input_indices"].view().max(initial=0))
     if largest >= DEFAULT_INPUT_SIZE:
         raise AmbiguousVariantError(
             f"the index table reaches input {largest}, beyond the family's {DEFAULT_INPUT_SIZE}, and "
@@ -231,8 +237,8 @@ def _weight_keys(variant: str, tensors: Tensors) -> list[str]:
         return ["w1", "w2"]
     if variant == "sgd":
         return ["hidden.weight", "output.weight"]
-    count = sum(key.endswith(".weight") for key in tensors)
-    return [f"fc{number}.weight" for number in range(1, count + 1)]
+    numbers = [int(found[1]) for key in tensors if (found := _MLP_KEY.fullmatch(key))]
+    return [f"fc{number}.weight" for number in range(1, max(numbers, default=1) + 1)]
 
 
 def _hidden(overrides: Mapping[str, Any]) -> Any:
@@ -245,7 +251,7 @@ def _output(overrides: Mapping[str, Any]) -> Any:
 
 def _matrix(tensors: Tensors, key: str) -> tuple[int, int]:
     if key not in tensors:
-        raise MissingKeyError(f"the tensor {key!r} is missing")
+        raise MissingKeyError(f"the tensors {key!r} are missing; save the whole state dict")
     shape = tensors[key].shape
     if len(shape) != 2:
         raise CorruptFileError(f"{key!r} has shape {tuple(shape)}; a matrix is needed")
@@ -262,7 +268,7 @@ def _library_rules(config: UltraSparseConfig) -> tuple[Rule, ...]:
     scalars = [Rule(key, derive=partial(_constant, np.array(size, np.int64))) for key, size in sizes.items()]
     return (
         *scalars,
-        Rule("indices", "layer_0/indices", _to_int32),
+        Rule("indices", "layer_0/indices", _index),
         Rule("W1", "layer_0/weights"),
         Rule("b1", "layer_0/bias"),
         Rule("W2", "layer_1/kernel", transpose),

@@ -6,6 +6,7 @@ columns here: a kind and two constants per column, so that any subset can be com
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -129,7 +130,7 @@ def evaluate_column(x: Scalars, column: Column) -> Scalars:
 
 def checked_columns(columns: Sequence[int], count: int) -> list[int]:
     """The column numbers as ints, all within ``[0, count)``."""
-    numbers = [int(column) for column in columns]
+    numbers = [operator.index(column) for column in columns]
     for number in numbers:
         if not 0 <= number < count:
             raise ValueError(f"column {number} is outside of the {count} columns of this recipe")

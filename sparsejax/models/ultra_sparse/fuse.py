@@ -1,9 +1,9 @@
-"""A trained sine net as one jitted function of raw x, without the 256-column matrix in between."""
+"""A trained net as one jitted function with constant parameters: of raw x (`fuse`), or of its features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,13 @@ from sparsejax.models.ultra_sparse.features import Recipe, column_table, evaluat
 from sparsejax.models.ultra_sparse.layers import activate
 from sparsejax.models.ultra_sparse.model import forward
 from sparsejax.models.ultra_sparse.quantize import dequantize
-from sparsejax.typing import Params, Scalars
+from sparsejax.typing import Features, Outputs, Params, Scalars
+
+_WRITTEN_OUT_CONNECTIONS = 512
+"""Nets up to this size are written out term by term; compile time grows with the terms (0.1 s at 24)."""
 
 
+@runtime_checkable
 class Trained(Protocol):
     """Anything with a config and parameters, such as a `Checkpoint`."""
 
@@ -54,29 +58,112 @@ def fuse(trained: Trained, recipe: Recipe = "trained") -> Callable[[Scalars], ja
 
     Source: specs/ultra_sparse.md section 12.
     """
-    config = trained.config
-    params = jax.tree.map(np.asarray, dict(trained.params))
-    table_columns = _expansion_size(config, recipe)
-    first = config.layers[0]
-    elementwise = first.kind == "sparse" and all(layer.kind == "dense" for layer in config.layers[1:])
-
-    def on_columns(x: jax.Array) -> jax.Array:
-        values = _first_layer(x, first, params["layer_0"], recipe, table_columns)
-        for number, layer in enumerate(config.layers[1:], start=1):
-            values = _dense_elementwise(values, layer, params[f"layer_{number}"])
-        return values[0] if len(values) == 1 else jnp.stack(values, axis=-1)
-
-    def on_matrix(x: jax.Array) -> jax.Array:
-        outputs = forward(config, params, expand_input(x, recipe, **table_columns))
-        return outputs[..., 0] if config.output_size == 1 else outputs
+    config, params = trained.config, _constants(trained)
+    counts = _expansion_size(config, recipe)
+    table = column_table(recipe, **counts)
 
     @jax.jit
     def fused(x: Scalars) -> jax.Array:
-        x = jnp.asarray(x)
-        x = x.astype(jnp.result_type(x, jnp.float32))
-        return on_columns(x) if elementwise else on_matrix(x)
+        x = _floating(x)
+        if _fits_written_out(config, params):
+            values = _written_out(config, params, lambda index: evaluate_column(x, table[index]))
+            return values[0] if len(values) == 1 else jnp.stack(values, axis=-1)
+        used, own = _on_used_columns(config, params)
+        outputs = forward(config, own, expand_input(x, recipe, columns=used, **counts))
+        return outputs[..., 0] if config.output_size == 1 else outputs
 
     return fused
+
+
+def compile_network(trained: Trained, *, features_first: bool = False) -> Callable[[Features], Outputs]:
+    """The net over a feature matrix as one jitted function, its parameters constants of the program.
+
+    What `Checkpoint.apply` computes, without its look at the input and with one argument to hand over
+    instead of six: the fast way to call one net many times. Nothing is checked but the shape: NaN in a
+    feature that the net reads comes out as NaN. Weights that are zero are left out.
+
+    Args:
+      trained: a checkpoint, or anything with ``config`` and ``params``.
+      features_first: take (i, ...) and give (o, ...). Columns then are contiguous, and those that no
+        neuron reads cost nothing: the layout for large batches.
+
+    Returns:
+      f(features): (i,) -> (o,) and (b, i) -> (b, o), or (i, b) -> (o, b).
+
+    Raises:
+      ValueError: when called with another number of features than the net has inputs.
+
+    Example:
+      >>> ck = sparsejax.load("checkpoints/ultra_sparse_sine.pt")
+      >>> compile_network(ck, features_first=True)(jnp.zeros((256, 5))).shape
+      (1, 5)
+    """
+    config, params = trained.config, _constants(trained)
+    axis = 0 if features_first else -1
+
+    @jax.jit
+    def network(features: Features) -> Outputs:
+        features = _floating(features)
+        if not features.ndim or features.shape[axis] != config.input_size:
+            raise ValueError(
+                f"features of shape {features.shape} do not fit a net of {config.input_size} inputs"
+            )
+        if _fits_written_out(config, params):
+            values = _written_out(
+                config, params, lambda index: jax.lax.index_in_dim(features, index, axis, keepdims=False)
+            )
+            return jnp.stack(values, axis=axis)
+        return forward(config, params, features, features_first=features_first)
+
+    return network
+
+
+def _constants(trained: Trained) -> dict[str, Any]:
+    return jax.tree.map(np.asarray, dict(trained.params))
+
+
+def _floating(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    return x.astype(jnp.result_type(x, jnp.float32))
+
+
+def _fits_written_out(config: UltraSparseConfig, params: dict[str, Any]) -> bool:
+    """Whether the first layer has a table, the others are dense, and all are small."""
+    first, *others = config.layers
+    weights = sum(np.size(own.get("weights", own.get("kernel"))) for own in params.values())
+    return (
+        first.kind == "sparse"
+        and all(layer.kind == "dense" for layer in others)
+        and weights <= _WRITTEN_OUT_CONNECTIONS
+    )
+
+
+def _written_out(
+    config: UltraSparseConfig, params: dict[str, Any], column: Callable[[int], jax.Array]
+) -> list[jax.Array]:
+    """The outputs, each as one elementwise expression of the columns that it depends on."""
+    values = _first_layer(column, config.layers[0], params["layer_0"])
+    for number, layer in enumerate(config.layers[1:], start=1):
+        values = _dense_elementwise(values, layer, params[f"layer_{number}"])
+    return values
+
+
+def _on_used_columns(
+    config: UltraSparseConfig, params: dict[str, Any]
+) -> tuple[list[int] | None, dict[str, Any]]:
+    """The columns that a first table names, and the parameters over them alone; None for all columns."""
+    first = config.layers[0]
+    if first.kind != "sparse":
+        return None, params
+    indices = params["layer_0"]["indices"]
+    if first.variable_fan_in:
+        slots = np.arange(indices.shape[1])
+        indices = np.where(slots < params["layer_0"]["live"][:, None], indices, 0)
+    used, renumbered = np.unique(indices, return_inverse=True)
+    if len(used) < indices.shape[1]:
+        return None, params
+    renumbered = renumbered.reshape(indices.shape).astype(indices.dtype)
+    return used.tolist(), {**params, "layer_0": {**params["layer_0"], "indices": renumbered}}
 
 
 class _Counts(TypedDict):
@@ -93,23 +180,21 @@ def _expansion_size(config: UltraSparseConfig, recipe: Recipe) -> _Counts:
 
 
 def _first_layer(
-    x: jax.Array, layer: Layer, own: dict[str, np.ndarray], recipe: Recipe, counts: _Counts
+    column: Callable[[int], jax.Array], layer: Layer, own: dict[str, np.ndarray]
 ) -> list[jax.Array]:
-    table = column_table(recipe, **counts)
     weights = _float_weights(own, "weights", layer)
     if layer.variable_fan_in:
         slots = np.arange(weights.shape[1])
         weights = np.where(slots < own["live"][:, None], weights, 0)
-    used = sorted(
-        {int(index) for row, live in zip(own["indices"], weights != 0, strict=True) for index in row[live]}
-    )
-    columns = {index: evaluate_column(x, table[index]) for index in used}
+    read = own["indices"][weights != 0] if np.any(weights != 0) else own["indices"][:1, :1]
+    columns = {index: column(index) for index in sorted({int(index) for index in np.ravel(read)})}
+    nothing = jnp.zeros_like(next(iter(columns.values())))
     neurons = []
     for row, row_weights, bias in zip(own["indices"], weights, own["bias"], strict=True):
-        total = jnp.full_like(x, bias)
+        total = nothing + bias.astype(nothing.dtype)
         for index, weight in zip(row, row_weights, strict=True):
             if weight != 0:
-                total = total + columns[int(index)] * weight.astype(x.dtype)
+                total = total + columns[int(index)] * weight.astype(nothing.dtype)
         neurons.append(activate(total, layer.activation))
     return neurons
 
@@ -125,6 +210,4 @@ def _dense_elementwise(values: list[jax.Array], layer: Layer, own: dict[str, np.
 
 
 def _float_weights(own: dict[str, np.ndarray], name: str, layer: Layer) -> np.ndarray:
-    if layer.weights == "float":
-        return own[name]
-    return np.asarray(dequantize(jnp.asarray(own[name]), jnp.asarray(own["scale"])))
+    return own[name] if layer.weights == "float" else dequantize(own[name], own["scale"])

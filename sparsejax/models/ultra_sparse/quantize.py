@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,16 @@ import numpy as np
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
 from sparsejax.typing import Params
 
+Array = TypeVar("Array", jax.Array, np.ndarray)
 Rounding = Literal["nearest", "truncate"]
 _LEVELS = 127
 
 
-def dequantize(codes: jax.Array, scale: jax.Array) -> jax.Array:
-    """Weights ``codes / 127 * scale`` in the scale's dtype; codes int8 of any shape, scale ()."""
+def dequantize(codes: Array, scale: Array) -> Array:
+    """Weights ``codes / 127 * scale`` in the scale's dtype; codes int8 of any shape, scale ().
+
+    NumPy arrays give a NumPy array, also while a program is traced.
+    """
     return codes.astype(scale.dtype) / _LEVELS * scale
 
 
@@ -40,9 +44,9 @@ def quantize_weights(weights: jax.Array, rounding: Rounding = "nearest") -> tupl
     Source: specs/ultra_sparse.md section 4 (int8).
     """
     # On the host: XLA divides by multiplying with a reciprocal, after which max|w| may truncate to 126.
-    weights = np.asarray(weights)
-    scale = np.max(np.abs(weights), initial=0)
-    levels = weights / (scale or 1) * weights.dtype.type(_LEVELS)
+    values = np.asarray(weights)
+    scale = np.max(np.abs(values), initial=0)
+    levels = values / (scale or 1) * values.dtype.type(_LEVELS)
     whole = np.trunc(levels) if rounding == "truncate" else np.rint(levels)
     return jnp.asarray(whole.astype(np.int8)), jnp.asarray(scale)
 
