@@ -15,7 +15,7 @@ from sparsejax.models.ultra_sparse import expand_input, fuse, network_stats, sel
 path = sys.argv[1] if len(sys.argv) > 1 else "checkpoints/ultra_sparse_sine.pt"
 
 report = sj.inspect(path)
-print(f"{report.kind}/{report.variant}: {[(row.key, row.shape) for row in report.tensors]}")
+print(f"{report.kind}/{report.variant}:", [(row.key, row.shape) for row in report.tensors])
 
 ck = sj.load(path)
 x = jnp.linspace(-2 * jnp.pi, 2 * jnp.pi, 100)

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the input was at fault, told in one line (``--debug`` show
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -120,7 +121,11 @@ def demo(pt: tuple[Path, ...] = (), out: Path = Path("demo")) -> None:
 
 def bench(
     name: Annotated[BenchName, tyro.conf.Positional],
+    *,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    readme: Path | None = None,
+    checkpoint: Path | None = None,
+    threads: int = 1,
     quick: bool = False,
 ) -> None:
     """Measure this library beside its peers, in one run, with errors beside speeds.
@@ -128,16 +133,20 @@ def bench(
     Args:
       name: which benchmark.
       json_file: write the rows to this file.
+      readme: put the table into this Markdown file, between its bench markers.
+      checkpoint: net to measure; a shipped one if not given.
+      threads: for every contestant alike.
       quick: fewer repetitions and smaller sizes.
     """
-    import importlib
+    from sparsejax.bench.report import show_rows, update_readme, write_rows
 
-    from sparsejax.bench.report import show_rows, write_rows
-
-    rows = importlib.import_module(f"sparsejax.bench.{name}").run(quick=quick)
+    measure = importlib.import_module(f"sparsejax.bench.{name}").run
+    rows = measure(quick=quick, checkpoint=checkpoint, threads=threads)
     show_rows(rows)
     if json_file is not None:
         write_rows(rows, json_file)
+    if readme is not None:
+        update_readme(readme, name, rows)
 
 
 _COMMANDS: dict[str, Callable[..., Any]] = {

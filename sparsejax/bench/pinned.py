@@ -1,0 +1,86 @@
+"""Runs a benchmark in a child process in which every library has the same number of threads.
+
+XLA, OpenBLAS, OpenMP and numba each size a pool when they start and never change it. So the limits go
+into the environment of a fresh process, which binds itself to as many cores before it imports anything:
+what no variable reaches shares those cores with everyone else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsejax.bench.report import Row, read_rows, write_rows
+
+_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")
+
+
+def allowed_cores() -> list[int]:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cores(threads: int) -> list[int]:
+    """The cores that a run with so many threads is bound to: the last ones allowed.
+
+    Raises:
+      ValueError: fewer cores than threads, or less than one thread.
+    """
+    allowed = allowed_cores()
+    if not 1 <= threads <= len(allowed):
+        raise ValueError(f"{threads} threads on {len(allowed)} cores would not run side by side")
+    return allowed[-threads:]
+
+
+def tell(row: Row) -> None:
+    """One line of progress on standard error."""
+    print(f"{row.case}: {row.ours:.4g} {row.unit}", file=sys.stderr, flush=True)
+
+
+def run_pinned(module: str, options: Mapping[str, Any], threads: int = 1) -> list[Row]:
+    """Rows of ``module.measure(threads=threads, **options)``, run in a child bound to ``threads`` cores.
+
+    Args:
+      module: importable name.
+      options: keyword arguments of its ``measure``, as JSON can carry them.
+      threads: for every contestant; none, the caller included, has more.
+
+    Returns:
+      the rows. The child's progress goes to this process's standard error.
+
+    Raises:
+      RuntimeError: the child failed; its last lines are above the traceback.
+    """
+    environment = {**os.environ, **dict.fromkeys(_POOLS, str(threads)), "JAX_PLATFORMS": "cpu"}
+    # A compilation cache would report the time of a file read as compile time.
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    request = {"module": module, "cores": cores(threads), "threads": threads, "options": dict(options)}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", __name__, json.dumps(request), str(rows)]
+        done = subprocess.run(command, env=environment, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the benchmark process of {module} ended with code {done.returncode}")
+        return read_rows(rows)
+
+
+def main() -> None:
+    """The child: bind, import, measure, write."""
+    request = json.loads(sys.argv[1])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cores"])
+    measure = importlib.import_module(request["module"]).measure
+    write_rows(measure(threads=request["threads"], **request["options"]), sys.argv[2])
+
+
+if __name__ == "__main__":
+    main()

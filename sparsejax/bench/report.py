@@ -1,0 +1,228 @@
+"""Rows of a benchmark: as JSON, on a terminal, and as the table of the README."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_LARGER_IS_BETTER = ("GB/s",)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was aimed at.
+
+    Attributes:
+      peer: the peer to compare with; the best of all peers whose name starts with it. None: no peer.
+      at_least: how many times faster than the peer.
+      at_most: largest value of ours, for targets without a peer.
+    """
+
+    peer: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: ours beside the peers.
+
+    Attributes:
+      case: what was measured, in words.
+      unit: of all values: "us", "s" (less is better) or "GB/s" (more is better).
+      ours: our median.
+      peers: medians by name; None for a peer that is not there (see notes).
+      quality: error columns: name to value, or name to values by contestant.
+      device: in words.
+      threads: of every contestant.
+      versions: of the libraries.
+      targets: what was aimed at.
+      bound: what limits our number.
+      variants: other ways to call this library, medians by name.
+      spread: interquartile range over median, by contestant.
+      best: fastest repetition, by contestant: what a quiet machine would give.
+      first_call: seconds of the first call, with compilation, by contestant.
+      notes: what a reader should know.
+    """
+
+    case: str
+    unit: str
+    ours: float
+    peers: Mapping[str, float | None]
+    quality: Mapping[str, Any]
+    device: str
+    threads: int
+    versions: Mapping[str, str]
+    targets: Sequence[Target] = ()
+    bound: str = ""
+    variants: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, float] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
+    first_call: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def ratio(self, peer: str) -> float | None:
+        """How many times better ours is than a peer; below 1 the peer is better, None if it is not there."""
+        return self._advantage(self.peers.get(peer))
+
+    def hardest(self, family: str) -> str | None:
+        """The best of the peers whose name starts with ``family``; None if none was measured."""
+        ratios = {name: self.ratio(name) for name in self.peers if name.startswith(family)}
+        known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        return min(known, key=known.__getitem__) if known else None
+
+    def met(self, target: Target) -> bool | None:
+        """Whether a target was reached; None where its peer was not measured."""
+        if target.at_most is not None:
+            return self.ours <= target.at_most
+        peer = self.hardest(target.peer or "")
+        ratio = self.ratio(peer) if peer else None
+        return None if ratio is None else ratio >= (target.at_least or 1.0)
+
+    def _advantage(self, value: float | None) -> float | None:
+        if value is None or not self.ours or not value:
+            return None
+        return self.ours / value if self.unit in _LARGER_IS_BETTER else value / self.ours
+
+
+def write_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
+    """Write rows as a JSON array."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fields = [
+        {**dataclasses.asdict(row), "ratios": ratios(row), "met": [row.met(target) for target in row.targets]}
+        for row in rows
+    ]
+    target.write_text(json.dumps(fields, indent=1) + "\n")
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """The rows that `write_rows` wrote."""
+    return [_row(fields) for fields in json.loads(Path(path).read_text())]
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    met = [row.met(target) for target in row.targets]
+    return {**dataclasses.asdict(row), "ratios": ratios(row), "met": met}
+
+
+def _row(fields: dict[str, Any]) -> Row:
+    own = {key: value for key, value in fields.items() if key not in ("ratios", "met")}
+    targets = tuple(Target(**target) for target in own["targets"])
+    return Row(**{**own, "targets": targets, "notes": tuple(own["notes"])})
+
+
+def ratios(row: Row) -> dict[str, float | None]:
+    """`Row.ratio` of every peer, to three digits."""
+    found = {peer: row.ratio(peer) for peer in row.peers}
+    return {peer: None if ratio is None else float(f"{ratio:.3g}") for peer, ratio in found.items()}
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, with the device, threads and versions of the run below it.
+
+    Slower is said as plainly as faster: "1.2x slower" means that the peer needs less time than ours.
+    """
+    lines = ["| case | ours | peers | error | target |", "|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(cell.replace("\n", "<br>") for cell in _cells(row)) + " |" for row in rows]
+    return "\n".join([*lines, "", *_footer(rows)]) + "\n"
+
+
+def show_rows(rows: Sequence[Row]) -> None:
+    """Print the rows as a rich table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("case", "ours", "peers", "error", "target", "bound by", show_lines=True)
+    for row in rows:
+        table.add_row(*_cells(row), row.bound)
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(width=180, highlight=False)
+    console.print(table, markup=False)
+    for line in _footer(rows):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def update_readme(path: str | os.PathLike[str], name: str, rows: Sequence[Row]) -> None:
+    """Put the rows' Markdown table between the lines ``<!-- bench:NAME:begin -->`` and ``...:end -->``.
+
+    Raises:
+      ValueError: the file does not have the two lines.
+    """
+    begin, end = f"<!-- bench:{name}:begin -->", f"<!-- bench:{name}:end -->"
+    text = Path(path).read_text()
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{path} has no lines {begin} and {end}")
+    Path(path).write_text(f"{before}{begin}\n{markdown_table(rows)}{end}{after}")
+
+
+def _cells(row: Row) -> tuple[str, str, str, str, str]:
+    variants = (f"{name}: {_value(value, row.unit)}" for name, value in row.variants.items())
+    ours = "\n".join([_value(row.ours, row.unit), *variants])
+    peers = "\n".join(f"{name}: {_peer(row, name)}" for name in row.peers)
+    return row.case, ours, peers, _quality(row.quality), _targets(row)
+
+
+def _peer(row: Row, name: str) -> str:
+    value, ratio = row.peers[name], row.ratio(name)
+    if value is None or ratio is None:
+        return "not measured"
+    return f"{_value(value, row.unit)} ({_words(ratio)})"
+
+
+def _words(ratio: float) -> str:
+    """Ours against a peer, from ours' side."""
+    if 0.97 < ratio < 1.03:
+        return "ours is as fast"
+    return f"ours is {ratio:.1f}x faster" if ratio > 1 else f"ours is {1 / ratio:.1f}x slower"
+
+
+def _targets(row: Row) -> str:
+    return "\n".join(_target(row, target) for target in row.targets) or "none"
+
+
+def _target(row: Row, target: Target) -> str:
+    verdict = {True: "met", False: "NOT met", None: "not measured"}[row.met(target)]
+    if target.at_most is not None:
+        return f"at most {_value(target.at_most, row.unit)}: {verdict}"
+    peer = row.hardest(target.peer or "")
+    reached = row.ratio(peer) if peer else None
+    got = f" ({reached:.2f}x)" if reached is not None else ""
+    return f"at least {target.at_least:g}x {peer or target.peer}: {verdict}{got}"
+
+
+def _quality(quality: Mapping[str, Any]) -> str:
+    lines = []
+    for name, value in quality.items():
+        if isinstance(value, Mapping):
+            ours = value.get("ours")
+            others = [v for key, v in value.items() if key != "ours" and v is not None]
+            worst = f" (worst peer {max(others):.1e})" if others else ""
+            lines.append(f"{name}: {ours:.1e}{worst}")
+        else:
+            lines.append(f"{name}: {value}")
+    return "\n".join(lines)
+
+
+def _value(value: float, unit: str) -> str:
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f} {unit}"
+
+
+def _footer(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for setting in dict.fromkeys(
+        (row.device, row.threads, tuple(sorted(row.versions.items()))) for row in rows
+    ):
+        device, threads, versions = setting
+        what = ", ".join(f"{name} {version}" for name, version in versions)
+        lines.append(f"{device}; {threads} thread{'s' * (threads > 1)} for every contestant; {what}.")
+    notes = dict.fromkeys(note for row in rows for note in row.notes)
+    return [*lines, *notes]
