@@ -46,17 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """One line for each reason that the machine, not the test, gave."""
-    skipped = terminalreporter.stats.get("skipped", [])
-    reasons = [report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)]
-    without_golden = sum("golden tensors of the originals" in reason for reason in reasons)
-    without_torch = sum(NO_TORCH in reason for reason in reasons)
-    if without_golden:
-        terminalreporter.write_line(
-            f"{without_golden} parity tests skipped: no golden tensors of the originals under {golden.ROOT} "
-            "(set SPARSEJAX_GOLDEN); the smaller parity set in tests/data ran"
-        )
-    if without_torch:
-        terminalreporter.write_line(
-            f"{without_torch} cross-checks skipped: {NO_TORCH} (WITH_TORCH=1 make test)"
-        )
+    """Fold the skips whose reason is the machine into one line each of the summary: how many, and why."""
+    reasons = {
+        golden.needs_golden.kwargs["reason"]: f"no golden tensors of the originals under {golden.ROOT} (set "
+        "SPARSEJAX_GOLDEN); the smaller parity set in tests/data ran instead",
+        NO_TORCH: f"{NO_TORCH} (WITH_TORCH=1 make test)",
+    }
+    for report in terminalreporter.stats.get("skipped", []):
+        for short, full in reasons.items():
+            if isinstance(report.longrepr, tuple) and short in report.longrepr[2]:
+                report.longrepr = (str(ROOT / "tests"), None, full)

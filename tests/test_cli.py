@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -91,11 +92,16 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("bad", BAD_FILES)
+CASES = [
+    (bad, command)
+    for bad in BAD_FILES
+    for command in COMMANDS
+    if not (command == "inspect" and bad in _TOLD_ONLY_BY_DATA)
+]
+
+
+@pytest.mark.parametrize(("bad", "command"), CASES)
 def test_bad_file_ends_in_one_line_and_exit_code_1(bad, command, tmp_path, capsys, monkeypatch):
-    if command == "inspect" and bad in _TOLD_ONLY_BY_DATA:
-        pytest.skip("not visible in the headers")
     monkeypatch.chdir(tmp_path)
     path = tmp_path / f"{bad}.pt"
     make, expected = BAD_FILES[bad]
@@ -104,7 +110,7 @@ def test_bad_file_ends_in_one_line_and_exit_code_1(bad, command, tmp_path, capsy
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert f"{bad}.pt" in lines[0]
-    assert __import__("re").search(expected, lines[0]), lines[0]
+    assert re.search(expected, lines[0]), lines[0]
     assert not (tmp_path / "converted").exists()
     assert not (tmp_path / "pwned").exists()
 

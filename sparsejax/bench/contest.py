@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,10 +45,15 @@ class Contest:
 
 def decide(contest: Contest, machine: Machine, *, quick: bool) -> Row:
     """Race the contestants of one row. A peer that is missing leaves its column empty, with a note."""
-    built, notes = build(contest.peers)
+    built, seconds, notes = build(contest.peers)
     variants = {f"ours: {name}": call for name, call in contest.variants.items()}
     calls = {"ours": contest.ours, **{name: call for name, call in built.items() if call}, **variants}
-    errors = {name: float(np.abs(np.ravel(call()) - contest.oracle).max()) for name, call in calls.items()}
+    errors, first_call = {}, {}
+    for name, call in calls.items():
+        start = time.perf_counter()
+        outputs = np.ravel(call())
+        first_call[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        errors[name] = float(np.abs(outputs - contest.oracle).max())
     times = race(calls, repetitions=7 if quick else 31, time_limit=5 if quick else 60)
     medians = {name: timing.median * _MICROSECONDS for name, timing in times.items()}
     return Row(
@@ -64,16 +70,20 @@ def decide(contest: Contest, machine: Machine, *, quick: bool) -> Row:
         variants={name: medians[f"ours: {name}"] for name in contest.variants},
         spread={name: round(timing.spread, 3) for name, timing in times.items()},
         best={name: timing.best * _MICROSECONDS for name, timing in times.items()},
-        first_call={name: timing.first_call for name, timing in times.items()},
+        first_call=first_call,
         notes=notes,
     )
 
 
-def build(peers: Mapping[str, Callable[[], Call]]) -> tuple[dict[str, Call | None], list[str]]:
-    """The peers' calls, None where one cannot be had, and why."""
+def build(
+    peers: Mapping[str, Callable[[], Call]],
+) -> tuple[dict[str, Call | None], dict[str, float], list[str]]:
+    """The peers' calls (None where one cannot be had), the seconds that building took, and why not."""
     calls: dict[str, Call | None] = {}
+    seconds: dict[str, float] = {}
     notes: list[str] = []
     for name, builder in peers.items():
+        start = time.perf_counter()
         try:
             calls[name] = builder()
         except ModuleNotFoundError as error:
@@ -82,4 +92,5 @@ def build(peers: Mapping[str, Callable[[], Call]]) -> tuple[dict[str, Call | Non
         except PeerError as error:
             calls[name] = None
             notes.append(f"{name} is empty: {error}")
-    return calls, list(dict.fromkeys(notes))
+        seconds[name] = time.perf_counter() - start
+    return calls, seconds, list(dict.fromkeys(notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -61,10 +61,14 @@ class Checkpoint:
     layout: Layout = field(default_factory=Layout)
     source: Source | None = None
 
-    @property
+    @cached_property
     def model(self) -> Any:
         """The linen module; ``model.apply({"params": params}, ...)`` is the pure function."""
-        return registry.find(self.kind).build(self.config)
+        return self._family.build(self.config)
+
+    @cached_property
+    def _family(self) -> registry.Family:
+        return registry.find(self.kind)
 
     def apply(self, *inputs: Any, **options: Any) -> Any:
         """The jitted forward pass.
@@ -82,7 +86,7 @@ class Checkpoint:
         Raises:
           ValueError: inputs that cannot be right (shape, dtype, NaN).
         """
-        registry.find(self.kind).check_inputs(self.config, *inputs, **options)
+        self._family.check_inputs(self.config, *inputs, **options)
         traced = {
             name: value
             for name, value in options.items()

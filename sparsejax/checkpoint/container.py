@@ -52,6 +52,7 @@ class Layout:
       keys: keys in file order, without prefix.
       beside: top-level keys in file order, the container included.
       integer_dtypes: dtype by key of integer tensors, which JAX holds as int32.
+      dropped: tied or derivable keys that the file had; None writes all that are not optional.
       ties: metadata keys that are the same tensor as a key of the state dict.
     """
 
@@ -61,12 +62,15 @@ class Layout:
     keys: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     integer_dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dropped: tuple[str, ...] | None = None
     ties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Layout:
         """The layout that `to_json` wrote."""
-        lists = {name: tuple(fields[name]) for name in ("keys", "beside")}
+        lists = {
+            name: tuple(fields[name]) for name in ("keys", "beside", "dropped") if fields[name] is not None
+        }
         return cls(**{**fields, **lists})
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def unpack(tree: Any, file_format: str) -> tuple[dict[str, LazyArray], dict[str,
     integers = {key: value.dtype.name for key, value in bare.items() if value.dtype.kind in "iu"}
     twins = {_identity(value): key for key, value in bare.items()}
     ties = {key: twins[_identity(value)] for key, value in metadata.items() if _identity(value) in twins}
-    layout = Layout(file_format, container, prefix, tuple(bare), tuple(map(str, tree)), integers, ties)
+    layout = Layout(file_format, container, prefix, tuple(bare), tuple(map(str, tree)), integers, ties=ties)
     return bare, metadata, layout
 
 

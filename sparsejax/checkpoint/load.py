@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -17,7 +18,7 @@ from sparsejax.checkpoint.checkpoint import Checkpoint, Source, template
 from sparsejax.checkpoint.container import Layout
 from sparsejax.checkpoint.errors import AmbiguousVariantError, UnknownFormatError
 from sparsejax.checkpoint.materialise import materialise
-from sparsejax.checkpoint.rules import source_key, to_params
+from sparsejax.checkpoint.rules import dropped_keys, source_key, to_params
 from sparsejax.checkpoint.source_file import (
     describe_source,
     located,
@@ -65,7 +66,8 @@ def load(
     """
     if Path(path).is_dir() and (Path(path) / store.HEADER_FILE).exists():
         return _load_directory(path, kind, variant, overrides, dtype)
-    origin, source = describe_source(path), open_source(path)
+    source = open_source(path)
+    origin = describe_source(path)
     with located(path):
         family, found = registry.identify(source.tensors, source.metadata, kind, variant)
         config = _config(family, found, source, overrides or {})
@@ -75,23 +77,27 @@ def load(
         params = flatten(to_params(rules, views, needed))
         labels = {path: source_key(rules, path) for path in params}
         checks = [partial(verify_checksums, source.tensors.values())]
-        host = unflatten(materialise(params, checks, dtypes=_integer_types(needed), labels=labels))
+        host = unflatten(materialise(params, checks, dtypes=_types(params, needed, dtype), labels=labels))
         family.check_params(config, host)
         metadata = read_metadata(source.metadata)
-    arrays = jax.tree.map(lambda array: on_device(array, dtype), host)
-    return Checkpoint(family.kind, found, config, arrays, metadata, source.layout, origin)
+    # No further copy on CPU: the arrays are fresh, aligned and handed over.
+    arrays = jax.tree.map(lambda array: jax.device_put(array, may_alias=True), host)
+    layout = dataclasses.replace(source.layout, dropped=dropped_keys(rules, source.tensors))
+    return Checkpoint(family.kind, found, config, arrays, metadata, layout, origin)
 
 
-def on_device(array: np.ndarray, dtype: Any = None) -> jax.Array:
-    """A fresh host array as a JAX array, without a further copy on CPU; floats as ``dtype`` if given."""
-    placed = jax.device_put(array, may_alias=True)
-    if dtype is None or not jnp.issubdtype(placed.dtype, jnp.floating):
-        return placed
-    return placed.astype(dtype)
-
-
-def _integer_types(needed: Mapping[str, Any]) -> dict[str, np.dtype]:
-    return {path: leaf.dtype for path, leaf in flatten(needed).items() if leaf.dtype.kind in "iu"}
+def _types(params: Mapping[str, np.ndarray], needed: Mapping[str, Any], dtype: Any) -> dict[str, np.dtype]:
+    """The dtype of every parameter in JAX: floats as asked for, integers as the model has them."""
+    types = {}
+    for path, leaf in flatten(needed).items():
+        stored = params[path].dtype
+        if leaf.dtype.kind in "iu":
+            types[path] = leaf.dtype
+        elif dtype is not None and jnp.issubdtype(stored, jnp.floating):
+            types[path] = jnp.dtype(dtype)
+        else:
+            types[path] = jax.dtypes.canonicalize_dtype(stored)
+    return types
 
 
 def _config(family: registry.Family, variant: str, source: Any, overrides: Mapping[str, Any]) -> Any:
@@ -118,7 +124,7 @@ def _load_directory(
         params = store.read_arrays(header, shapes)
         metadata = store.read_metadata(header)
     if dtype is not None:
-        params = jax.tree.map(lambda array: on_device(array, dtype), params)
+        params = jax.tree.map(lambda array: _cast(array, dtype), params)
     source = Source(fields.get("source_path") or "", sha256=fields.get("source_sha256"))
     layout = Layout.from_json(fields["layout"])
     return Checkpoint(family.kind, fields["variant"], config, params, metadata, layout, source)
@@ -133,6 +139,10 @@ def _check_request(
         raise AmbiguousVariantError(
             "a sparsejax directory stores its config; overrides are for foreign files"
         )
+
+
+def _cast(array: jax.Array, dtype: Any) -> jax.Array:
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def _with_saved_dtypes(expected: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def materialise(
     Args:
       arrays: by name; any strides, any dtype of NumPy or ml_dtypes.
       checks: run beside the copies, such as checksums of the file; what they raise is raised here.
-      dtypes: integer types to cast to, by name; the others keep theirs.
+      dtypes: types to cast to, by name; the others keep theirs. Integers must fit, floats are rounded.
       finite: refuse NaN and infinity in floating arrays.
       labels: names to use in errors, where they differ.
 
@@ -106,7 +106,7 @@ def _copy_part(name: str, source: np.ndarray, copy: np.ndarray, part: slice | No
     try:
         for chunk in _copied(source, copy):
             if finite and not all_finite(chunk):
-                raise _non_finite(name, whole)
+                raise _non_finite(name, whole, copy.dtype)
     except OverflowError as error:
         raise CorruptFileError(
             f"{name!r} holds {source.dtype} values that do not fit {copy.dtype}"
@@ -150,18 +150,21 @@ def _copied_transposed(lines: np.ndarray, copy: np.ndarray) -> Iterator[np.ndarr
             block = lines[row : row + _BLOCK, column : column + _BLOCK]
             scratch = padded[: block.shape[0], : block.shape[1]]
             np.copyto(scratch, block)
-            _assign(copy[column : column + _BLOCK, row : row + _BLOCK], scratch.T)
-            yield scratch
+            target = copy[column : column + _BLOCK, row : row + _BLOCK]
+            _assign(target, scratch.T)
+            yield scratch if scratch.dtype == target.dtype else target
 
 
 def _assign(target: np.ndarray, source: np.ndarray) -> None:
-    np.copyto(target, source, casting="unsafe")
-    if target.dtype != source.dtype and not np.array_equal(target, source):
+    with np.errstate(over="ignore"):  # what overflows is found by the check for infinity
+        np.copyto(target, source, casting="unsafe")
+    if target.dtype.kind in "iu" and target.dtype != source.dtype and not np.array_equal(target, source):
         raise OverflowError
 
 
-def _non_finite(name: str, array: np.ndarray) -> NonFiniteError:
-    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+def _non_finite(name: str, array: np.ndarray, dtype: np.dtype) -> NonFiniteError:
+    with np.errstate(over="ignore"):
+        bad = int(array.size - np.count_nonzero(np.isfinite(array.astype(dtype))))
     return NonFiniteError(
-        f"{bad} of {array.size} values of {name!r} are NaN or infinite; was the training diverging?"
+        f"{bad} of {array.size} values of {name!r} are NaN or infinite as {dtype}; did training diverge?"
     )

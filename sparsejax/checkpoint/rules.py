@@ -64,6 +64,11 @@ class Rule:
     tied_to: str | None = None
     derive: Callable[[State], np.ndarray] | None = None
 
+    def __post_init__(self):
+        """Refuse what no export could write again."""
+        if self.derive is not None and _PLACEHOLDER.search("".join(self.sources)):
+            raise ValueError(f"the derived key {self.source!r} has a placeholder; give one rule per key")
+
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """Key patterns."""
@@ -167,7 +172,7 @@ def to_state(
     return dict(sorted(state.items(), key=lambda item: place[item[0]]))
 
 
-def dropped_keys(rules: Sequence[Rule], state: State) -> tuple[str, ...]:
+def dropped_keys(rules: Sequence[Rule], state: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of ``state`` that import leaves out because they are tied or derivable."""
     copies = [rule for rule in rules if not rule.targets]
     return tuple(key for key in state if any(rule.match_source(key) for rule in copies))

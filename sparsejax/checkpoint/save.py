@@ -78,18 +78,21 @@ def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None 
         raise ExportError(
             f"{file_name(path)}: the variant {variant!r} is written as a {needed} file; change the suffix"
         )
-    same = variant == ck.variant
-    state = _state(ck, family, variant)
+    layout = (
+        ck.layout
+        if variant == ck.variant
+        else Layout(container="state_dict" if file_format == "zip" else None)
+    )
+    state = _state(ck, family, variant, layout)
     with located(path):
         if file_format == "npz":
-            npz_file.write(state, path)
-            return
-        tree = pack(state, ck.metadata, ck.layout if same else Layout(container="state_dict"))
-        torch_file.write(tree, path)
+            npz_file.write(pack(state, {}, layout), path)
+        else:
+            torch_file.write(pack(state, ck.metadata, layout), path)
 
 
-def _state(ck: Checkpoint, family: registry.Family, variant: str) -> Mapping[str, np.ndarray]:
+def _state(ck: Checkpoint, family: registry.Family, variant: str, layout: Layout) -> Mapping[str, np.ndarray]:
     try:
-        return to_state(family.rules(variant, ck.config), ck.params)
+        return to_state(family.rules(variant, ck.config), ck.params, layout.dropped)
     except (UnexpectedKeyError, KeyError) as error:
         raise ExportError(f"this {ck.kind} model does not fit the variant {variant!r}: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row
 from sparsejax.bench.timing import race
 from sparsejax.models.ultra_sparse import UltraSparseConfig, dense, expand_input, fuse, sparse
-from sparsejax.models.ultra_sparse.fuse import compile_network
+from sparsejax.models.ultra_sparse.fuse import compile_network, fast_sine
 from tests.models.ultra_sparse import nets
 
 MACHINE = Machine("cpu (test)", 1, {"jax": "1"}, 5.0, 0.5, 10.0, 30.0)
@@ -74,8 +76,9 @@ def test_missing_and_broken_peers_leave_empty_columns_with_notes():
     def broken():
         raise contest.PeerError("torch.compile failed (NoCompiler)")
 
-    calls, notes = contest.build({"a": lambda: print, "b": missing, "c": missing, "d": broken})
+    calls, seconds, notes = contest.build({"a": lambda: print, "b": missing, "c": missing, "d": broken})
     assert [call is None for call in calls.values()] == [False, True, True, True]
+    assert seconds.keys() == calls.keys() and min(seconds.values()) >= 0
     assert notes == [
         "numba is not installed: the columns that need it are empty.",
         "d is empty: torch.compile failed (NoCompiler)",
@@ -140,3 +143,25 @@ def test_fused_net_equals_its_net_over_all_columns(hidden):
     x = np.linspace(-6, 6, 50, dtype=np.float32)
     expected = net.apply({"params": trained.params}, expand_input(x))[:, 0]
     np.testing.assert_allclose(fuse(trained)(x), expected, atol=3e-5)
+
+
+@pytest.mark.parametrize(("quarter_turns", "exact"), [(0, np.sin), (1, np.cos)])
+def test_fast_sine_is_right_to_the_last_bits(quarter_turns, exact):
+    sine = jax.jit(lambda x: fast_sine(x, quarter_turns))
+
+    def error(x):
+        return np.abs(np.asarray(sine(x), np.float64) - exact(x.astype(np.float64))).max()
+
+    draws = np.random.default_rng(0)
+    for largest, tolerance in ((1e-3, 1.5e-7), (2, 1.5e-7), (100, 1.5e-7), (3000, 1.5e-7), (20_000, 2e-6)):
+        assert error(draws.uniform(-largest, largest, 20_000).astype(np.float32)) < tolerance
+    assert error((np.arange(-40, 41) * np.pi / 2).astype(np.float32)) < 1.5e-7
+    assert error(np.array([1e6, -1e6], np.float32)) < 0.06
+    assert np.abs(sine(np.array([1e9, -1e20, 3e38], np.float32))).max() <= 1
+    assert np.isnan(sine(np.array([np.nan, np.inf], np.float32))).all()
+
+
+def test_fast_sine_has_the_right_gradient():
+    x = np.linspace(-50, 50, 5001, dtype=np.float32)
+    gradient = jax.vmap(jax.grad(fast_sine))(jnp.asarray(x))
+    np.testing.assert_allclose(gradient, np.cos(x.astype(np.float64)), atol=1e-6)

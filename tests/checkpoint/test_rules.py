@@ -294,3 +294,8 @@ def test_transforms_hand_out_views_of_the_source():
     params = to_params(RULES, source)
     assert np.shares_memory(params["layer_0"]["in"]["kernel"], source["layers.0.in.weight"])
     assert np.shares_memory(params["layer_0"]["q"], source["layers.0.qkv"])
+
+
+def test_a_derived_key_cannot_have_a_placeholder():
+    with pytest.raises(ValueError, match="one rule per key"):
+        Rule("layers.{i}.positions", derive=lambda state: np.arange(2))

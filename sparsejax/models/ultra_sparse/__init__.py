@@ -2,7 +2,7 @@
 
 from sparsejax.models.ultra_sparse.config import Layer, UltraSparseConfig, dense, masked, sparse
 from sparsejax.models.ultra_sparse.features import expand_input
-from sparsejax.models.ultra_sparse.fuse import fuse
+from sparsejax.models.ultra_sparse.fuse import compile_network, fuse
 from sparsejax.models.ultra_sparse.metrics import (
     NetworkStats,
     SelectionStats,
@@ -20,6 +20,7 @@ __all__ = [
     "SelectionStats",
     "UltraSparseConfig",
     "UltraSparseNet",
+    "compile_network",
     "dense",
     "expand_input",
     "fuse",

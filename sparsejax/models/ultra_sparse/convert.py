@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.checkpoint.errors import AmbiguousVariantError, CorruptFileError, MissingKeyError, shown
+from sparsejax.checkpoint.materialise import all_finite
 from sparsejax.checkpoint.registry import Family, Tensors, register
 from sparsejax.checkpoint.rules import Rule
 from sparsejax.checkpoint.transforms import stored_as, transpose
@@ -115,8 +116,12 @@ def check_params(config: UltraSparseConfig, params: Params) -> None:
 
     Raises:
       CorruptFileError: names the layer and the range found.
+      AmbiguousVariantError: the first table reaches beyond the 256 inputs that are assumed where a file
+        does not say how many there are.
     """
     width = config.input_size
+    if config.layers[0].kind == "sparse" and width == DEFAULT_INPUT_SIZE:
+        _check_assumed_inputs(params["layer_0"]["indices"])
     for number, layer in enumerate(config.layers):
         own = params[f"layer_{number}"]
         if layer.kind == "sparse":
@@ -126,7 +131,7 @@ def check_params(config: UltraSparseConfig, params: Params) -> None:
         width = layer.features
 
 
-def check_inputs(config: UltraSparseConfig, *inputs: Any, features_first: bool = False) -> None:
+def check_inputs(config: UltraSparseConfig, *inputs: Any, **options: Any) -> None:
     """Refuse features of the wrong shape or type, and NaN.
 
     Raises:
@@ -134,7 +139,9 @@ def check_inputs(config: UltraSparseConfig, *inputs: Any, features_first: bool =
     """
     if len(inputs) != 1:
         raise ValueError(f"one array of features is needed, not {len(inputs)} arguments")
-    (features,) = inputs
+    if unknown := options.keys() - {"features_first"}:
+        raise ValueError(f"apply has no option {shown(unknown)}; ultra-sparse nets take features_first")
+    (features,), features_first = inputs, options.get("features_first", False)
     if not isinstance(features, np.ndarray | jax.Array):
         raise ValueError(f"features are a {type(features).__name__}; an array is needed")
     shape = features.shape
@@ -152,7 +159,7 @@ def check_inputs(config: UltraSparseConfig, *inputs: Any, features_first: bool =
         return
     if features.dtype.kind not in "iub" and not jnp.issubdtype(features.dtype, jnp.floating):
         raise ValueError(f"features are {features.dtype}, real numbers are needed")
-    if not bool(_finite(features)):
+    if not _all_finite(features):
         raise ValueError("features hold NaN or infinity")
 
 
@@ -171,9 +178,16 @@ def evaluate(ck: Trained, inputs: Mapping[str, Any]) -> jax.Array:
     return fuse(ck)(values)
 
 
+def _all_finite(features: np.ndarray | jax.Array) -> bool:
+    if isinstance(features, np.ndarray):
+        return all_finite(features)
+    return bool(_finite_sum(features)) or bool(jnp.isfinite(features).all())
+
+
 @jax.jit
-def _finite(features: jax.Array) -> jax.Array:
-    return jnp.isfinite(jnp.sum(features)) | jnp.isfinite(features).all()
+def _finite_sum(features: jax.Array) -> jax.Array:
+    """A finite sum has only finite terms, and costs one pass at memory speed."""
+    return jnp.isfinite(jnp.sum(features, dtype=jnp.promote_types(features.dtype, jnp.float32)))
 
 
 def _sparse_config(
@@ -184,22 +198,9 @@ def _sparse_config(
     outputs, _ = _matrix(tensors, "w2")
     stored = metadata.get("config")
     in_file = stored.get("input_size") if isinstance(stored, Mapping) else None
-    input_size = overrides.get("input_size") or in_file or _input_size_of(tensors)
+    input_size = overrides.get("input_size") or in_file or DEFAULT_INPUT_SIZE
     first = sparse(hidden, fan_in, _hidden(overrides), variable_fan_in="k" in tensors)
     return UltraSparseConfig(int(input_size), (first, dense(outputs, _output(overrides))))
-
-
-def _input_size_of(tensors: Tensors) -> int:
-    if "input_indices" not in tensors:
-        raise MissingKeyError("the tensors 'input_indices' are missing; save the whole state dict")
-    largest = int(tensors["input_indices"].view().max(initial=0))
-    if largest >= DEFAULT_INPUT_SIZE:
-        raise AmbiguousVariantError(
-            f"the index table reaches input {largest}, beyond the family's {DEFAULT_INPUT_SIZE}, and "
-            f'the file does not say how many there are; give overrides={{"input_size": ...}}',
-            ("input_size",),
-        )
-    return DEFAULT_INPUT_SIZE
 
 
 def _library_config(
@@ -279,6 +280,16 @@ def _library_rules(config: UltraSparseConfig) -> tuple[Rule, ...]:
 def _constant(value: np.ndarray, state: Mapping[str, np.ndarray]) -> np.ndarray:
     del state
     return value
+
+
+def _check_assumed_inputs(indices: np.ndarray) -> None:
+    largest = int(np.max(indices, initial=0))
+    if largest >= DEFAULT_INPUT_SIZE:
+        raise AmbiguousVariantError(
+            f"the index table reaches input {largest}, beyond the family's {DEFAULT_INPUT_SIZE}, and "
+            f'the file does not say how many there are; give overrides={{"input_size": ...}}',
+            ("input_size",),
+        )
 
 
 def _check_range(what: str, values: np.ndarray, low: int, high: int) -> None:

@@ -104,7 +104,7 @@ def expand_input(
       (*s, c), with c = ``true_columns + noise_columns`` or ``len(columns)``.
 
     Raises:
-      ValueError: unknown recipe, impossible counts, or a column number out of range.
+      ValueError: unknown recipe, impossible counts, a column number out of range, or x that is not real.
 
     Example:
       >>> expand_input(jnp.zeros(3)).shape
@@ -115,6 +115,8 @@ def expand_input(
     Source: specs/ultra_sparse.md sections 1 and 3. Square-wave and sawtooth columns are discontinuous: at
     a jump one unit in the last place of x decides.
     """
+    if not isinstance(x, jax.Array) and np.asarray(x).dtype.kind not in "fiub":
+        raise ValueError(f"x holds {np.asarray(x).dtype} values; real numbers are needed")
     x = jnp.asarray(x)
     x = x.astype(jnp.result_type(x, jnp.float32))
     table = column_table(recipe, true_columns, noise_columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,9 @@ def quantize_weights(weights: jax.Array, rounding: Rounding = "nearest") -> tupl
     Returns:
       codes (same shape, int8) and scale ().
 
+    Raises:
+      ValueError: unknown rounding.
+
     Example:
       >>> codes, scale = quantize_weights(jnp.array([1.0, -0.5, 0.0]))
       >>> codes.tolist()
@@ -43,6 +46,8 @@ def quantize_weights(weights: jax.Array, rounding: Rounding = "nearest") -> tupl
 
     Source: specs/ultra_sparse.md section 4 (int8).
     """
+    if rounding not in get_args(Rounding):
+        raise ValueError(f"rounding {rounding!r} is not one of {get_args(Rounding)}")
     # On the host: XLA divides by multiplying with a reciprocal, after which max|w| may truncate to 126.
     values = np.asarray(weights)
     scale = np.max(np.abs(values), initial=0)

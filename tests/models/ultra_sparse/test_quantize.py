@@ -115,3 +115,8 @@ def test_the_float_net_is_left_as_it_was():
     quantize(config, params)
     assert "scale" not in params["layer_0"]
     np.testing.assert_array_equal(params["layer_0"]["weights"], before)
+
+
+def test_unknown_roundings_are_refused():
+    with pytest.raises(ValueError, match="'floor' is not one of"):
+        quantize_weights(np.ones(2, np.float32), "floor")
