@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath, PureWindowsPath
+from functools import lru_cache
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from sparsejax.checkpoint.torch_types import (
     TorchDtype,
     TorchSize,
 )
+
+MAX_PATH_PARTS = 64
 
 
 class StorageType:
@@ -127,12 +130,23 @@ def _complex(real: object, imaginary: object) -> complex:
     return complex(real, imaginary)
 
 
-def _posix_path(*parts: str) -> str:
-    return str(PurePosixPath(*parts))
+def _posix_path(*parts: object) -> str:
+    return _joined(PurePosixPath, _checked_parts(parts))
 
 
-def _windows_path(*parts: str) -> str:
-    return str(PureWindowsPath(*parts))
+def _windows_path(*parts: object) -> str:
+    return _joined(PureWindowsPath, _checked_parts(parts))
+
+
+def _checked_parts(parts: tuple) -> tuple[str, ...]:
+    if len(parts) > MAX_PATH_PARTS or not all(isinstance(part, str) for part in parts):
+        raise TypeError("a path of too many parts, or of something else than text")
+    return parts
+
+
+@lru_cache  # the slowest thing a pickle may ask for again and again in a few bytes
+def _joined(kind: type[PurePath], parts: tuple[str, ...]) -> str:
+    return str(kind(*parts))
 
 
 def _size(lengths: object) -> TorchSize:

@@ -13,6 +13,7 @@ _CHUNK = 2 << 20
 LIMIT32 = 0xFFFFFFFF  # from here on a number goes into a zip64 field
 _ELSEWHERE32 = 0xFFFFFFFF
 LIMIT16 = 0xFFFF
+_ELSEWHERE16 = 0xFFFF
 _FLAGS = 0x800  # names are UTF-8
 _DATE = 0x21  # 1 January 1980, the first that a zip file can tell
 
@@ -121,7 +122,7 @@ def _directory_end(count: int, start: int, end: int) -> bytes:
     if count >= LIMIT16 or start >= LIMIT32:
         tail = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, nbytes, start)
         tail += struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
-    count, start = min(count, LIMIT16), _clipped(start)
+    count, start = (count if count < LIMIT16 else _ELSEWHERE16), _clipped(start)
     return tail + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, nbytes, start, 0)
 
 

@@ -37,7 +37,7 @@ class Files:
         content, may_differ = damaged(self.contents[index], self.entries[index], rng)
         may_differ = may_differ or self.paths[index].name == "unchecked.pt"
         self.target.write_bytes(content)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             with watched() as events:
                 found = torch_file.read(self.target)
@@ -49,7 +49,7 @@ class Files:
             assert same(found, expected), self.paths[index]
             outcome = "read"
         assert not events
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
         return outcome
 
 

@@ -9,12 +9,18 @@ import struct
 import time
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sparsejax.checkpoint import torch_file
-from sparsejax.checkpoint.errors import CheckpointError, CorruptFileError, UnsafePickleError
+from sparsejax.checkpoint.errors import (
+    CheckpointError,
+    CorruptFileError,
+    TruncatedFileError,
+    UnsafePickleError,
+)
 from sparsejax.checkpoint.torch_globals import ALLOWED
 from tests.checkpoint import torch_forge as forge
 from tests.checkpoint.torch_fuzz import watched
@@ -24,19 +30,20 @@ PLAIN = forge.tensor(forge.storage("0", 24), (24,), (1,))
 
 
 @pytest.fixture
-def refused(tmp_path):
+def refused(tmp_path, monkeypatch):
     """Reads hostile content under watch; gives the error."""
+    monkeypatch.chdir(tmp_path)  # messages then hold the file's name and not the test's
 
     def attempt(content: bytes, kind: type[CheckpointError] = CheckpointError) -> CheckpointError:
-        path = tmp_path / "hostile.pt"
+        path = Path("hostile.pt")
         path.write_bytes(content)
-        start = time.perf_counter()
+        start = time.process_time()
         with watched() as events, pytest.raises(kind) as caught:
             torch_file.read(path)
         assert not events
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
         assert "\n" not in str(caught.value)
-        assert "hostile.pt: " in str(caught.value)
+        assert str(caught.value).startswith("hostile.pt: ")
         return caught.value
 
     return attempt
@@ -241,7 +248,8 @@ def test_announced_length_beyond_the_file(refused, opcode, length):
     raw = opcode + (length % 2 ** (8 * size)).to_bytes(size, "little")
     tracemalloc.start()
     try:
-        refused(forge.zip_bytes(forge.whole(raw, 5)))
+        error = refused(forge.zip_bytes(forge.whole(raw, 5)), TruncatedFileError)
+        assert "announces" in str(error) or "longer than" in str(error)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -254,19 +262,17 @@ def repeated(unit: bytes, count: int, before: bytes = b"](", after: bytes = b"e"
     return forge.whole(before + unit * count + after, 4)
 
 
-FILL = 6_000_000
+PATH = forge.name("pathlib", "PosixPath") + b"q\0(" + 60 * b"X\1\0\0\0a" + b"tq\1]("
 BOMBS = {
-    "lists": repeated(b"]", FILL),
-    "dicts": repeated(b"}", FILL),
-    "sets": repeated(b"\x8f", FILL),
-    "tuples": repeated(b")\x85", FILL // 2),
-    "marks": repeated(b"(", 2 * FILL, b"", b""),
-    "memo": repeated(b"\x94", FILL, b"N", b""),
-    "dicts of one": repeated(b"}h\0h\0s", FILL // 6, b"Nq\0]("),
-    "ordered dicts": repeated(b"h\0)R", FILL // 4, forge.name("collections", "OrderedDict") + b"q\0]("),
-    "paths": repeated(
-        b"h\0h\1R", FILL // 5, forge.name("pathlib", "PosixPath") + b"q\0(" + 500 * b"X\1\0\0\0a" + b"tq\1]("
-    ),
+    "lists": repeated(b"]", 1_000_000),
+    "dicts": repeated(b"}", 1_000_000),
+    "sets": repeated(b"\x8f", 1_100_000),
+    "tuples": repeated(b")\x85", 2_300_000),
+    "marks": repeated(b"(", 2_500_000, b"", b""),
+    "memo": repeated(b"\x94", 2_500_000, b"N", b""),
+    "dicts of one": repeated(b"}h\0h\0s", 500_000, b"Nq\0]("),
+    "ordered dicts": repeated(b"h\0)R", 900_000, forge.name("collections", "OrderedDict") + b"q\0]("),
+    "paths": repeated(b"h\0h\1R", 200_000, PATH),
 }
 
 
@@ -276,7 +282,7 @@ def test_pickle_that_unfolds_stays_within_its_budget(tmp_path, bomb):
     content = forge.zip_bytes(BOMBS[bomb])
     path.write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(CorruptFileError, match="unfolds"):
+    with pytest.raises(CorruptFileError, match="unfolds to far more"):
         torch_file.read(path)
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert extra <= 4 * len(content) + (256 << 20)
@@ -304,13 +310,15 @@ def test_copying_constructors_are_charged(refused):
 
 @pytest.mark.parametrize("count", [150, 10_000, 300_000])
 def test_deep_nesting_is_refused(refused, count):
-    assert "deep" in str(refused(forge.zip_bytes(forge.whole(b"]" * count + b"a" * (count - 1)))))
+    assert "more than 100 deep" in str(
+        refused(forge.zip_bytes(forge.whole(b"]" * count + b"a" * (count - 1))))
+    )
     refused(forge.zip_bytes(forge.whole(b"N" + b"\x85" * count)))
     refused(forge.zip_bytes(forge.whole(b"}N" * count + b"N" + b"s" * count)))
 
 
 def test_containers_that_hold_themselves_are_refused(refused):
-    assert "itself" in str(refused(forge.zip_bytes(forge.whole(b"]q\0h\0a"))))
+    assert "holds itself" in str(refused(forge.zip_bytes(forge.whole(b"]q\0h\0a"))))
     refused(forge.zip_bytes(forge.whole(b"]q\0(h\0\x85q\1a")))
     refused(forge.zip_bytes(forge.whole(b"}q\0Nh\0s")))
     od = forge.ordered_dict() + b"q\0}" + forge.text("_metadata") + b"}" + forge.text("a") + b"h\0ssb"
@@ -328,13 +336,16 @@ def test_doubling_by_sharing_is_refused(refused):
 
 
 def test_keys_cannot_hang_the_hash(refused):
-    refused(forge.zip_bytes(forge.whole(b"}" + doubled(60) + b"Ns")), CorruptFileError)
-    refused(forge.zip_bytes(forge.whole(b"\x8f(" + doubled(60) + b"\x90", 4)), CorruptFileError)
-    refused(forge.zip_bytes(forge.whole(b"(" + doubled(60) + b"\x91", 4)), CorruptFileError)
-    colliding = b"".join(forge.number(i * (2**61 - 1)) + b"N" for i in range(1, 50_000))
-    refused(forge.zip_bytes(forge.whole(b"}(" + colliding + b"u")), CorruptFileError)
-    members = b"](" + colliding.replace(b"N", b"") + b"e\x85"
-    refused(forge.zip_bytes(forge.whole(forge.name("__builtin__", "set") + members + b"R")), CorruptFileError)
+    for use in (b"}h\0Ns", b"\x8f(h\0\x90", b"(h\0\x91", forge.name("builtins", "set") + b"]h\0a\x85R"):
+        error = refused(forge.zip_bytes(forge.whole(doubled(60) + use, 4)), CorruptFileError)
+        assert "a key of more than" in str(error)
+    colliding = [forge.number(i * (2**61 - 1)) for i in range(1, 20_000)]
+    for use in (
+        b"}(" + b"N".join(colliding) + b"Nu",
+        forge.name("builtins", "set") + b"](" + b"".join(colliding) + b"e\x85R",
+    ):
+        error = refused(forge.zip_bytes(forge.whole(use)), CorruptFileError)
+        assert "61 bits" in str(error)
     tuples = b"".join(forge.number(i) + b"\x85N" for i in range(10_000))
     assert "tuples as keys" in str(refused(forge.zip_bytes(forge.whole(b"}(" + tuples + b"u"))))
 
@@ -549,7 +560,7 @@ def test_records_that_overlap(refused):
     size = struct.unpack_from("<L", content, first + 20)[0]
     content[first + 20 : first + 28] = struct.pack("<LL", size + 40, size + 40)
     assert second > first
-    assert "overlap" in str(refused(bytes(content), CorruptFileError))
+    assert "records of the archive overlap" in str(refused(bytes(content), CorruptFileError))
 
 
 @pytest.mark.parametrize(
@@ -561,9 +572,9 @@ def test_records_with_impossible_content(refused, record):
     refused(forge.pack(entries() | {f"a/{key}": raw for key, raw in kept.items()}), CorruptFileError)
 
 
-def test_directory_of_a_hundred_thousand_entries_is_quick(tmp_path):
+def test_directory_of_twenty_thousand_entries_is_quick(tmp_path):
     path = tmp_path / "many.pt"
     path.write_bytes(forge.pack(entries() | {f"a/x{i}": b"" for i in range(20_000)}))
-    start = time.perf_counter()
+    start = time.process_time()
     np.testing.assert_array_equal(torch_file.read(path), FLOATS)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

@@ -28,6 +28,11 @@ from tests.checkpoint.torch_fuzz import reference, same
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # messages then hold the file's name and not the test's
+
+
 @pytest.fixture
 def cycle(tmp_path):
     """Writes, lets the standard library judge the file, reads."""
@@ -287,13 +292,15 @@ def test_large_archives_use_zip64(tmp_path, monkeypatch):
     assert same(torch_file.read(path), value)
 
 
-def test_more_entries_than_16_bits_count(tmp_path):
+def test_more_entries_than_16_bits_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(zip_writer, "LIMIT16", 10)
     path = tmp_path / "many.pt"
-    torch_file.write([np.array(i) for i in range(66_000)], path)
+    torch_file.write([np.array(i) for i in range(300)], path)
+    content = path.read_bytes()
+    assert content[-14:-10] == b"\xff\xff\xff\xff" and b"PK\x06\x06" in content
     with zipfile.ZipFile(path) as archive:
-        assert len(archive.infolist()) == 66_004
-    refs = list(torch_file.open_file(path).tensors())
-    assert refs[65_999].view() == 65_999
+        assert len(archive.infolist()) == 304
+    assert [ref.view().item() for ref in torch_file.open_file(path).tensors()] == list(range(300))
 
 
 # refusals
@@ -333,10 +340,8 @@ CYCLE.append(CYCLE)
     ids=lambda value: None if isinstance(value, str) else type(value).__name__,
 )
 def test_refusal_names_the_place_and_leaves_nothing(tmp_path, value, spot):
-    path = tmp_path / "model.pt"
-    with pytest.raises(ExportError, match=spot) as caught:
-        torch_file.write(value, path)
-    assert str(path) in str(caught.value) or "model.pt" in str(caught.value)
+    with pytest.raises(ExportError, match=rf"^model\.pt: .*{spot}") as caught:
+        torch_file.write(value, "model.pt")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
