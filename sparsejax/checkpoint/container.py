@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from sparsejax.checkpoint.errors import UnexpectedKeyError, UnknownFormatError, shown
-from sparsejax.checkpoint.storages import TensorRef
+from sparsejax.checkpoint.torch_format.storages import TensorRef
 
 CONTAINERS = ("state_dict", "model_state_dict")
 PREFIXES = ("model.", "module.", "_orig_mod.")

@@ -7,7 +7,6 @@ buffer does not.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sparsejax.checkpoint.errors import CorruptFileError, NonFiniteError
+from sparsejax.checkpoint.torch_format.storages import aligned_empty
 
 _ALIGNMENT = 64
 _TASK_BYTES = 32 << 20
@@ -65,14 +65,6 @@ def materialise(
         for task in running:
             task.result()
     return copies
-
-
-def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array whose data starts at a multiple of 64 bytes."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def all_finite(array: np.ndarray) -> bool:

@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from sparsejax.checkpoint import bulk, npz_file, torch_file
+from sparsejax.checkpoint import npz_file, torch_file
 from sparsejax.checkpoint.checkpoint import Source
 from sparsejax.checkpoint.container import Layout, LazyArray, is_array, unpack
 from sparsejax.checkpoint.errors import CheckpointError, NotReadableError, file_name
-from sparsejax.checkpoint.pickle_tree import leaves, rebuild
-from sparsejax.checkpoint.storages import TensorRef
+from sparsejax.checkpoint.torch_format import bulk
+from sparsejax.checkpoint.torch_format.pickle_tree import leaves, rebuild
+from sparsejax.checkpoint.torch_format.storages import TensorRef
 
 
 @dataclass(frozen=True)

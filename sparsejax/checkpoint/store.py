@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.checkpoint import durable, json_tree, orbax_arrays
 from sparsejax.checkpoint.errors import (
     CheckpointError,
     CorruptFileError,
@@ -42,7 +41,8 @@ from sparsejax.checkpoint.errors import (
     file_name,
     shown,
 )
-from sparsejax.checkpoint.header import (
+from sparsejax.checkpoint.native import durable, json_tree, orbax_arrays
+from sparsejax.checkpoint.native.header import (
     FORMAT_VERSION,
     HEADER_FILE,
     RESERVED,
@@ -54,7 +54,7 @@ from sparsejax.checkpoint.header import (
     read_header,
     shape_text,
 )
-from sparsejax.checkpoint.torch_types import TorchDevice, TorchDtype, TorchSize
+from sparsejax.checkpoint.torch_format.torch_types import TorchDevice, TorchDtype, TorchSize
 from sparsejax.checkpoint.tree import flatten, unflatten
 
 __all__ = [

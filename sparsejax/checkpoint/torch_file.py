@@ -16,14 +16,14 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from sparsejax.checkpoint import bulk
-from sparsejax.checkpoint.bulk import read_arrays
 from sparsejax.checkpoint.errors import NotReadableError, file_name
-from sparsejax.checkpoint.pickle_tree import leaves, rebuild
-from sparsejax.checkpoint.storages import TensorRef
-from sparsejax.checkpoint.torch_decode import decode_legacy, decode_zip, is_legacy
-from sparsejax.checkpoint.torch_writer import write
-from sparsejax.checkpoint.torch_zip import SIGNATURE, open_archive
+from sparsejax.checkpoint.torch_format import bulk
+from sparsejax.checkpoint.torch_format.bulk import read_arrays
+from sparsejax.checkpoint.torch_format.pickle_tree import leaves, rebuild
+from sparsejax.checkpoint.torch_format.storages import TensorRef
+from sparsejax.checkpoint.torch_format.torch_decode import decode_legacy, decode_zip, is_legacy
+from sparsejax.checkpoint.torch_format.torch_writer import write
+from sparsejax.checkpoint.torch_format.torch_zip import SIGNATURE, open_archive
 
 __all__ = ["TorchFile", "open_file", "read", "read_arrays", "write"]
 

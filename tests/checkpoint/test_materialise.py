@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from sparsejax.checkpoint import materialise as room
 from sparsejax.checkpoint.errors import CorruptFileError, NonFiniteError
-from sparsejax.checkpoint.materialise import aligned_empty, all_finite, materialise
+from sparsejax.checkpoint.materialise import all_finite, materialise
+from sparsejax.checkpoint.torch_format.storages import aligned_empty
 
 FLOATS = [
     *("float64", "float32", "float16", "complex64", "complex128"),

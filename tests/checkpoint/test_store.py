@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.checkpoint import durable, orbax_arrays, store
+from sparsejax.checkpoint import store
 from sparsejax.checkpoint.errors import (
     CheckpointError,
     CorruptFileError,
@@ -29,7 +29,8 @@ from sparsejax.checkpoint.errors import (
     UnexpectedKeyError,
     UnsupportedTensorError,
 )
-from sparsejax.checkpoint.torch_types import TorchDevice, TorchDtype, TorchSize
+from sparsejax.checkpoint.native import durable, orbax_arrays
+from sparsejax.checkpoint.torch_format.torch_types import TorchDevice, TorchDtype, TorchSize
 from sparsejax.version import __version__
 
 HEADER = {"kind": "toy", "variant": None, "config": {"layers": [3, 4], "rate": 0.1}, "source_sha256": "ab12"}

@@ -21,7 +21,7 @@ from sparsejax.checkpoint.errors import (
     TruncatedFileError,
     UnsafePickleError,
 )
-from sparsejax.checkpoint.torch_globals import ALLOWED
+from sparsejax.checkpoint.torch_format.torch_globals import ALLOWED
 from tests.checkpoint import torch_forge as forge
 from tests.checkpoint.torch_fuzz import watched
 
@@ -561,6 +561,17 @@ def test_records_that_overlap(refused):
     content[first + 20 : first + 28] = struct.pack("<LL", size + 40, size + 40)
     assert second > first
     assert "records of the archive overlap" in str(refused(bytes(content), CorruptFileError))
+
+
+@pytest.mark.parametrize("size", [97, 140, 2**31])
+def test_record_that_reaches_into_the_directory(refused, size):
+    """Where no checksum would tell: the last record, said to be longer than what is left."""
+    last = entries() | {"a/version": b"3\n"}
+    last["a/data/0"] = last.pop("a/data/0")
+    content = bytearray(forge.without_checksums(forge.pack(last)))
+    at = entry_of(bytes(content), b"a/data/0") + 20
+    content[at : at + 8] = struct.pack("<LL", size, size)
+    assert "beyond the archive" in str(refused(bytes(content), CorruptFileError))
 
 
 @pytest.mark.parametrize(

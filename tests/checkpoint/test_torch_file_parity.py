@@ -14,7 +14,13 @@ import pytest
 
 from sparsejax.checkpoint import torch_file
 from sparsejax.checkpoint.errors import UnsafePickleError, UnsupportedTensorError
-from sparsejax.checkpoint.torch_types import DTYPES, STORAGE_DTYPES, TorchDevice, TorchDtype, TorchSize
+from sparsejax.checkpoint.torch_format.torch_types import (
+    DTYPES,
+    STORAGE_DTYPES,
+    TorchDevice,
+    TorchDtype,
+    TorchSize,
+)
 from tests import golden
 from tests.checkpoint import torch_forge as forge
 

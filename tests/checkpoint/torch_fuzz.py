@@ -22,7 +22,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from sparsejax.checkpoint import torch_file
-from sparsejax.checkpoint.torch_types import DTYPES, STORAGE_DTYPES, TorchDevice, TorchDtype, TorchSize
+from sparsejax.checkpoint.torch_format.torch_types import (
+    DTYPES,
+    STORAGE_DTYPES,
+    TorchDevice,
+    TorchDtype,
+    TorchSize,
+)
 from tests import golden
 from tests.checkpoint import torch_forge as forge
 

@@ -6,7 +6,7 @@ import codecs
 import struct
 from collections.abc import Callable
 
-from sparsejax.checkpoint.pickle_machine import Machine
+from sparsejax.checkpoint.torch_format.pickle_machine import Machine
 
 # numbers
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sparsejax.checkpoint.pickle_writer import PickleWriter
-from sparsejax.checkpoint.storage_layout import OutStorage, Place
-from sparsejax.checkpoint.torch_survey import Survey, is_array
-from sparsejax.checkpoint.torch_types import (
+from sparsejax.checkpoint.torch_format.pickle_writer import PickleWriter
+from sparsejax.checkpoint.torch_format.storage_layout import OutStorage, Place
+from sparsejax.checkpoint.torch_format.torch_survey import Survey, is_array
+from sparsejax.checkpoint.torch_format.torch_types import (
     TorchDevice,
     TorchDtype,
     TorchSize,

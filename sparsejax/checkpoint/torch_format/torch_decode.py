@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from mmap import mmap
 
-from sparsejax.checkpoint import pickle_opcodes
 from sparsejax.checkpoint.errors import (
     CheckpointError,
     CorruptFileError,
     TruncatedFileError,
     UnsupportedTensorError,
 )
-from sparsejax.checkpoint.numpy_pickles import PickledArray, PickledDtype
-from sparsejax.checkpoint.pickle_machine import Constructor, Machine
-from sparsejax.checkpoint.pickle_tree import TreeError, rebuild
-from sparsejax.checkpoint.storages import Storage, StorageHandle, TensorRef, tensor_ref
-from sparsejax.checkpoint.torch_globals import ALLOWED, StorageType, build
-from sparsejax.checkpoint.torch_zip import Archive, record
+from sparsejax.checkpoint.torch_format import pickle_opcodes
+from sparsejax.checkpoint.torch_format.numpy_pickles import PickledArray, PickledDtype
+from sparsejax.checkpoint.torch_format.pickle_machine import Constructor, Machine
+from sparsejax.checkpoint.torch_format.pickle_tree import TreeError, rebuild
+from sparsejax.checkpoint.torch_format.storages import Storage, StorageHandle, TensorRef, tensor_ref
+from sparsejax.checkpoint.torch_format.torch_globals import ALLOWED, StorageType, build
+from sparsejax.checkpoint.torch_format.torch_zip import Archive, record
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001

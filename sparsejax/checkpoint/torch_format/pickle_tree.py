@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 
-from sparsejax.checkpoint.torch_types import TorchSize
+from sparsejax.checkpoint.torch_format.torch_types import TorchSize
 
 MAX_DEPTH = 100
 SHARING = 4  # times that shared containers may multiply the values a plain walk meets

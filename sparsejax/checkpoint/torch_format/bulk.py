@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from sparsejax.checkpoint import crc32
-from sparsejax.checkpoint.storages import (
+from sparsejax.checkpoint.torch_format import crc32
+from sparsejax.checkpoint.torch_format.storages import (
     CHUNK_BYTES,
     Storage,
     TensorRef,

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.checkpoint import json_tree
 from sparsejax.checkpoint.errors import CheckpointError, CorruptFileError
+from sparsejax.checkpoint.native import json_tree
 
 
 class Size(tuple):

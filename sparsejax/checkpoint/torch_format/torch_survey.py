@@ -8,10 +8,15 @@ from pathlib import PurePath
 import numpy as np
 
 from sparsejax.checkpoint.errors import ExportError
-from sparsejax.checkpoint.pickle_tree import MAX_DEPTH
-from sparsejax.checkpoint.pickle_writer import LONGEST_INT
-from sparsejax.checkpoint.storages import TensorRef
-from sparsejax.checkpoint.torch_types import OTHER_DTYPES, TorchDevice, TorchDtype, names_by_dtype
+from sparsejax.checkpoint.torch_format.pickle_tree import MAX_DEPTH
+from sparsejax.checkpoint.torch_format.pickle_writer import LONGEST_INT
+from sparsejax.checkpoint.torch_format.storages import TensorRef
+from sparsejax.checkpoint.torch_format.torch_types import (
+    OTHER_DTYPES,
+    TorchDevice,
+    TorchDtype,
+    names_by_dtype,
+)
 
 _DTYPE_NAMES = names_by_dtype()
 _TORCH_DTYPES = frozenset((*_DTYPE_NAMES.values(), *OTHER_DTYPES))

@@ -10,12 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-from sparsejax.checkpoint.durable import sync
 from sparsejax.checkpoint.errors import ExportError, file_name
-from sparsejax.checkpoint.storage_layout import OutStorage, lay_out
-from sparsejax.checkpoint.torch_emit import emit
-from sparsejax.checkpoint.torch_survey import Survey
-from sparsejax.checkpoint.zip_writer import ZipWriter
+from sparsejax.checkpoint.native.durable import sync
+from sparsejax.checkpoint.torch_format.storage_layout import OutStorage, lay_out
+from sparsejax.checkpoint.torch_format.torch_emit import emit
+from sparsejax.checkpoint.torch_format.torch_survey import Survey
+from sparsejax.checkpoint.torch_format.zip_writer import ZipWriter
 
 
 def write(obj: object, path: str | PathLike[str]) -> None:

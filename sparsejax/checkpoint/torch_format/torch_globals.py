@@ -9,11 +9,11 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
-from sparsejax.checkpoint import numpy_pickles
 from sparsejax.checkpoint.errors import UnsupportedTensorError
-from sparsejax.checkpoint.pickle_machine import Constructor
-from sparsejax.checkpoint.storages import StorageHandle, TensorRef, tensor_ref
-from sparsejax.checkpoint.torch_types import (
+from sparsejax.checkpoint.torch_format import numpy_pickles
+from sparsejax.checkpoint.torch_format.pickle_machine import Constructor
+from sparsejax.checkpoint.torch_format.storages import StorageHandle, TensorRef, tensor_ref
+from sparsejax.checkpoint.torch_format.torch_types import (
     BYTE,
     DTYPES,
     OTHER_DTYPES,

@@ -15,7 +15,7 @@ from sparsejax.checkpoint.errors import (
     TruncatedFileError,
     UnsupportedTensorError,
 )
-from sparsejax.checkpoint.storages import checksum_error
+from sparsejax.checkpoint.torch_format.storages import checksum_error
 
 SIGNATURE = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s5HLLL2H")

@@ -12,8 +12,8 @@ from sparsejax.checkpoint.errors import (
     TruncatedFileError,
     UnsupportedTensorError,
 )
-from sparsejax.checkpoint.pickle_machine import REFUSED, Machine
-from sparsejax.checkpoint.pickle_scalars import SCALARS
+from sparsejax.checkpoint.torch_format.pickle_machine import REFUSED, Machine
+from sparsejax.checkpoint.torch_format.pickle_scalars import SCALARS
 
 HIGHEST_PROTOCOL = 5
 

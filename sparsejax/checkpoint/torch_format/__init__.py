@@ -1,0 +1,1 @@
+"""The torch file format: pickles, storages and the zip container; `torch_file` is the way in."""
