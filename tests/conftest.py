@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests import golden
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,13 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-if str(ROOT) not in sys.path:  # `from tests import golden` works under a bare `pytest` too
-    sys.path.insert(0, str(ROOT))
-
-from hypothesis import settings  # noqa: E402
-
-from tests import golden  # noqa: E402
 
 settings.register_profile("sparsejax", deadline=None)  # the first example of a shape compiles
 settings.load_profile("sparsejax")

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from sparsejax.bench import contest, loading, pinned, ultra_sparse
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row
 from sparsejax.bench.timing import race
-from sparsejax.models.ultra_sparse import UltraSparseConfig, dense, expand_input, fuse, sparse
-from sparsejax.models.ultra_sparse.fuse import compile_network, fast_sine
-from tests.models.ultra_sparse import nets
 
 MACHINE = Machine("cpu (test)", 1, {"jax": "1"}, 5.0, 0.5, 10.0, 30.0)
 
@@ -99,69 +93,3 @@ def test_the_childs_cores_are_the_last_ones_allowed(monkeypatch):
     for threads in (0, 4):
         with pytest.raises(ValueError, match="3 cores"):
             pinned.cores(threads)
-
-
-NETS = {
-    "published": UltraSparseConfig(),
-    "many outputs": UltraSparseConfig.fixed_k(12, 6, 3, 4, output_activation="linear"),
-    "variable": UltraSparseConfig(12, (sparse(5, 6, variable_fan_in=True), dense(2))),
-    "three layers": UltraSparseConfig(12, (sparse(6, 3), dense(5), dense(2))),
-    "too large to write out": UltraSparseConfig.fixed_k(300, 200, 2, 4),
-    "two tables": UltraSparseConfig.deep(12, (7, 6), 2, 3),
-    "dense": UltraSparseConfig.dense(12, 5, 2),
-}
-
-
-def random_net(config: UltraSparseConfig):
-    trained = nets.trained(config, nets.make(config))
-    return trained, trained.model
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_compiled_network_equals_the_module(name):
-    trained, net = random_net(NETS[name])
-    x = np.random.default_rng(0).normal(size=(9, trained.config.input_size)).astype(np.float32)
-    expected = net.apply({"params": trained.params}, x)
-    rows = compile_network(trained)
-    np.testing.assert_allclose(rows(x), expected, atol=2e-6)
-    np.testing.assert_allclose(rows(x[4]), expected[4], atol=2e-6)
-    np.testing.assert_allclose(compile_network(trained, features_first=True)(x.T), expected.T, atol=2e-6)
-    np.testing.assert_allclose(rows(np.ones_like(x, np.int32)), rows(np.ones_like(x)), atol=2e-6)
-
-
-def test_compiled_network_refuses_another_width():
-    trained, _ = random_net(NETS["dense"])
-    with pytest.raises(ValueError, match="12 inputs"):
-        compile_network(trained)(np.zeros((3, 13), np.float32))
-    with pytest.raises(ValueError, match="12 inputs"):
-        compile_network(trained, features_first=True)(np.zeros((3, 12), np.float32))
-
-
-@pytest.mark.parametrize("hidden", [8, 300], ids=["written out", "over the used columns"])
-def test_fused_net_equals_its_net_over_all_columns(hidden):
-    trained, net = random_net(UltraSparseConfig.fixed_k(256, hidden, 1, 2))
-    x = np.linspace(-6, 6, 50, dtype=np.float32)
-    expected = net.apply({"params": trained.params}, expand_input(x))[:, 0]
-    np.testing.assert_allclose(fuse(trained)(x), expected, atol=3e-5)
-
-
-@pytest.mark.parametrize(("quarter_turns", "exact"), [(0, np.sin), (1, np.cos)])
-def test_fast_sine_is_right_to_the_last_bits(quarter_turns, exact):
-    sine = jax.jit(lambda x: fast_sine(x, quarter_turns))
-
-    def error(x):
-        return np.abs(np.asarray(sine(x), np.float64) - exact(x.astype(np.float64))).max()
-
-    draws = np.random.default_rng(0)
-    for largest, tolerance in ((1e-3, 1.5e-7), (2, 1.5e-7), (100, 1.5e-7), (3000, 1.5e-7), (20_000, 2e-6)):
-        assert error(draws.uniform(-largest, largest, 20_000).astype(np.float32)) < tolerance
-    assert error((np.arange(-40, 41) * np.pi / 2).astype(np.float32)) < 1.5e-7
-    assert error(np.array([1e6, -1e6], np.float32)) < 0.06
-    assert np.abs(sine(np.array([1e9, -1e20, 3e38], np.float32))).max() <= 1
-    assert np.isnan(sine(np.array([np.nan, np.inf], np.float32))).all()
-
-
-def test_fast_sine_has_the_right_gradient():
-    x = np.linspace(-50, 50, 5001, dtype=np.float32)
-    gradient = jax.vmap(jax.grad(fast_sine))(jnp.asarray(x))
-    np.testing.assert_allclose(gradient, np.cos(x.astype(np.float64)), atol=1e-6)
