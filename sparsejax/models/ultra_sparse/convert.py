@@ -120,14 +120,14 @@ def check_params(config: UltraSparseConfig, params: Params) -> None:
         does not say how many there are.
     """
     width = config.input_size
-    if config.layers[0].kind == "sparse" and width == DEFAULT_INPUT_SIZE:
-        _check_assumed_inputs(params["layer_0"]["indices"])
     for number, layer in enumerate(config.layers):
         own = params[f"layer_{number}"]
-        if layer.kind == "sparse":
-            _check_range(f"the index table of layer {number}", own["indices"], 0, width - 1)
+        if layer.kind == "sparse" and not _within(own["indices"], width):
+            if number == 0 and width == DEFAULT_INPUT_SIZE:
+                _check_assumed_inputs(own["indices"])
+            _check_range(f"the index table of layer {number}", own["indices"], width)
         if layer.variable_fan_in:
-            _check_range(f"the live counts of layer {number}", own["live"], 0, layer.fan_in or 0)
+            _check_range(f"the live counts of layer {number}", own["live"], (layer.fan_in or 0) + 1)
         width = layer.features
 
 
@@ -292,11 +292,16 @@ def _check_assumed_inputs(indices: np.ndarray) -> None:
         )
 
 
-def _check_range(what: str, values: np.ndarray, low: int, high: int) -> None:
-    found_low, found_high = int(np.min(values, initial=low)), int(np.max(values, initial=low))
-    if found_low < low or found_high > high:
+def _within(values: np.ndarray, limit: int) -> bool:
+    """Whether all integers are in [0, limit), in one pass: read as unsigned, negative ones are huge."""
+    unsigned = np.dtype(f"u{values.dtype.itemsize}")
+    return int(np.max(values.view(unsigned), initial=0)) < limit
+
+
+def _check_range(what: str, values: np.ndarray, limit: int) -> None:
+    if not _within(values, limit):
         raise CorruptFileError(
-            f"{what} holds values from {found_low} to {found_high}; {low} to {high} are possible"
+            f"{what} holds values from {np.min(values)} to {np.max(values)}; 0 to {limit - 1} are possible"
         )
 
 
