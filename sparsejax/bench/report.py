@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,13 @@ def ratios(row: Row) -> dict[str, float | None]:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, with the device, threads and versions of the run below it.
+    """The rows as a Markdown table: the fastest peer and those aimed at, and the run's surroundings.
 
     Slower is said as plainly as faster: "1.2x slower" means that the peer needs less time than ours.
     """
     lines = ["| case | ours | peers | error | target |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(cell.replace("\n", "<br>") for cell in _cells(row)) + " |" for row in rows]
+    cells = (_cells(row, _worth_showing(row)) for row in rows)
+    lines += ["| " + " | ".join(cell.replace("\n", "<br>") for cell in line) + " |" for line in cells]
     return "\n".join([*lines, "", *_footer(rows)]) + "\n"
 
 
@@ -140,7 +141,7 @@ def show_rows(rows: Sequence[Row]) -> None:
 
     table = Table("case", "ours", "peers", "error", "target", "bound by", show_lines=True)
     for row in rows:
-        table.add_row(*_cells(row), row.bound)
+        table.add_row(*_cells(row, row.peers), row.bound)
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(width=180, highlight=False)
     console.print(table, markup=False)
@@ -163,10 +164,16 @@ def update_readme(path: str | os.PathLike[str], name: str, rows: Sequence[Row]) 
     Path(path).write_text(f"{before}{begin}\n{markdown_table(rows)}{end}{after}")
 
 
-def _cells(row: Row) -> tuple[str, str, str, str, str]:
+def _worth_showing(row: Row) -> list[str]:
+    """The fastest peer and those of the targets, in the row's order."""
+    wanted = {row.hardest(""), *(row.hardest(target.peer) for target in row.targets if target.peer)}
+    return [name for name in row.peers if name in wanted]
+
+
+def _cells(row: Row, peer_names: Iterable[str]) -> tuple[str, str, str, str, str]:
     variants = (f"{name}: {_value(value, row.unit)}" for name, value in row.variants.items())
     ours = "\n".join([_value(row.ours, row.unit), *variants])
-    peers = "\n".join(f"{name}: {_peer(row, name)}" for name in row.peers)
+    peers = "\n".join(f"{name}: {_peer(row, name)}" for name in peer_names)
     return row.case, ours, peers, _quality(row.quality), _targets(row)
 
 

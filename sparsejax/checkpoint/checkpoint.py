@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.checkpoint import registry
@@ -84,7 +85,8 @@ class Checkpoint:
           what the module returns.
 
         Raises:
-          ValueError: inputs that cannot be right (shape, dtype, NaN).
+          ValueError: inputs that cannot be right (shape, dtype), or an output that is NaN. Waiting for that
+            verdict makes the call synchronous; inside another jit there is none.
         """
         self._family.check_inputs(self.config, *inputs, **options)
         traced = {
@@ -93,7 +95,10 @@ class Checkpoint:
             if isinstance(value, jax.Array | np.ndarray | float)
         }
         static = tuple(sorted((name, value) for name, value in options.items() if name not in traced))
-        return _apply(self.model, static, self.params, inputs, traced)
+        outputs, is_nan = _apply(self.model, static, self.params, inputs, traced)
+        if not isinstance(is_nan, jax.core.Tracer) and is_nan:
+            raise ValueError("the output holds NaN: so do the inputs, or they are beyond the model's range")
+        return outputs
 
     def replace(self, **changes: Any) -> Checkpoint:
         """The checkpoint with some attributes exchanged."""
@@ -114,8 +119,10 @@ def _apply(
     params: Any,
     inputs: tuple[Any, ...],
     traced: dict[str, Any],
-) -> Any:
-    return model.apply({"params": params}, *inputs, **dict(static), **traced)
+) -> tuple[Any, jax.Array]:
+    outputs = model.apply({"params": params}, *inputs, **dict(static), **traced)
+    floats = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return outputs, sum((jnp.isnan(leaf).any() for leaf in floats), start=jnp.bool_(False))
 
 
 def template(family: registry.Family, config: Any) -> dict[str, Any]:

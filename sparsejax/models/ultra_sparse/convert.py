@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.checkpoint.errors import AmbiguousVariantError, CorruptFileError, MissingKeyError, shown
-from sparsejax.checkpoint.materialise import all_finite
 from sparsejax.checkpoint.registry import Family, Tensors, register
 from sparsejax.checkpoint.rules import Rule
 from sparsejax.checkpoint.transforms import stored_as, transpose
@@ -132,7 +131,7 @@ def check_params(config: UltraSparseConfig, params: Params) -> None:
 
 
 def check_inputs(config: UltraSparseConfig, *inputs: Any, **options: Any) -> None:
-    """Refuse features of the wrong shape or type, and NaN.
+    """Refuse features of the wrong shape or type.
 
     Raises:
       ValueError: says what is needed.
@@ -155,12 +154,8 @@ def check_inputs(config: UltraSparseConfig, *inputs: Any, **options: Any) -> Non
         raise ValueError(
             f"features of shape {shape} do not fit: this net reads {needed}; raw x needs expand_input"
         )
-    if isinstance(features, jax.core.Tracer):
-        return
     if features.dtype.kind not in "iub" and not jnp.issubdtype(features.dtype, jnp.floating):
         raise ValueError(f"features are {features.dtype}, real numbers are needed")
-    if not _all_finite(features):
-        raise ValueError("features hold NaN or infinity")
 
 
 def evaluate(ck: Trained, inputs: Mapping[str, Any]) -> jax.Array:
@@ -176,18 +171,6 @@ def evaluate(ck: Trained, inputs: Mapping[str, Any]) -> jax.Array:
     if values.ndim == 2 and values.shape[-1] == ck.config.input_size:
         return forward(ck.config, ck.params, values)
     return fuse(ck)(values)
-
-
-def _all_finite(features: np.ndarray | jax.Array) -> bool:
-    if isinstance(features, np.ndarray):
-        return all_finite(features)
-    return bool(_finite_sum(features)) or bool(jnp.isfinite(features).all())
-
-
-@jax.jit
-def _finite_sum(features: jax.Array) -> jax.Array:
-    """A finite sum has only finite terms, and costs one pass at memory speed."""
-    return jnp.isfinite(jnp.sum(features, dtype=jnp.promote_types(features.dtype, jnp.float32)))
 
 
 def _sparse_config(

@@ -104,17 +104,48 @@ def test_inputs_that_cannot_be_right_give_one_clear_line(inputs, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def read_and_unread(ck):
+    read = np.unique(ck.params["layer_0"]["indices"])
+    return int(read[0]), int(np.setdiff1d(np.arange(12), read)[0])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, jnp.bfloat16])
-def test_one_feature_that_is_not_finite_is_refused(value, dtype):
-    for place in (0, 17, 47):
-        x = np.zeros((4, 12), dtype)
-        x.flat[place] = value
-        with pytest.raises(ValueError, match="features hold NaN or infinity"):
-            checkpoint("fixed_k").apply(x)
-    x = jnp.zeros((12, 2)).at[3, 1].set(value)
-    with pytest.raises(ValueError, match="NaN"):
-        checkpoint("fixed_k").apply(x, features_first=True)
+@pytest.mark.parametrize("row", [0, 3])
+def test_nan_in_a_feature_that_is_read_is_refused(row, dtype):
+    ck = checkpoint("fixed_k")
+    read, _ = read_and_unread(ck)
+    x = np.zeros((4, 12), dtype)
+    x[row, read] = np.nan
+    with pytest.raises(ValueError, match="output holds NaN"):
+        ck.apply(x)
+    with pytest.raises(ValueError, match="output holds NaN"):
+        ck.apply(jnp.asarray(x.T), features_first=True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_no_neuron_reads_changes_nothing(value):
+    ck, x = checkpoint("fixed_k"), features()
+    _, unread = read_and_unread(ck)
+    spoiled = x.copy()
+    spoiled[:, unread] = value
+    np.testing.assert_array_equal(ck.apply(spoiled), ck.apply(x))
+
+
+def test_an_infinite_feature_saturates_its_neurons_like_a_huge_one():
+    ck, x = checkpoint("fixed_k"), features()
+    read, _ = read_and_unread(ck)
+    infinite, huge = x.copy(), x.copy()
+    infinite[:, read], huge[:, read] = np.inf, 1e30
+    np.testing.assert_array_equal(ck.apply(infinite), ck.apply(huge))
+
+
+def test_there_is_no_verdict_inside_another_jit():
+    ck = checkpoint("fixed_k")
+    read, _ = read_and_unread(ck)
+    x = jnp.zeros((4, 12)).at[1, read].set(jnp.nan)
+    outputs = jax.jit(ck.apply)(x)
+    assert jnp.isnan(outputs[1]).any()
+    assert not jnp.isnan(outputs[0]).any()
 
 
 def test_features_first_names_its_own_shape():
