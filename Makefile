@@ -35,10 +35,12 @@ bench: $(VENV)/installed-test
 	$(BIN)/sparsejax bench ultra_sparse --json sparsejax/bench/results/ultra_sparse.json
 
 $(VENV)/bin/python:
-	@test -f $(CONSTRAINTS) || { echo "sparsejax needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $(MINOR). Set PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/installed-%: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+constraints/%.txt:
+	@echo "sparsejax needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is '$*'. Say which: make PYTHON=python3.12 ..."; exit 1
+
+$(VENV)/installed-%: $(CONSTRAINTS) pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS_$*)]'
 	@touch $@
 

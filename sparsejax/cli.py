@@ -29,6 +29,10 @@ Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
 BenchName = Literal["ultra_sparse"]
 
 
+_WRITTEN = (".pt", ".pth", ".npz")
+_NOT_WRITTEN = (".bin", ".ckpt", ".gguf", ".json", ".onnx", ".safetensors", ".h5")
+
+
 class _UserError(Exception):
     """A wrong argument, told in one line."""
 
@@ -63,7 +67,9 @@ def convert(
     from sparsejax.checkpoint.load import load
     from sparsejax.checkpoint.save import export_pt, save
 
-    to_file = dst.suffix in (".pt", ".pth", ".npz")
+    to_file = dst.suffix.lower() in _WRITTEN
+    if dst.suffix.lower() in _NOT_WRITTEN:
+        raise _UserError(f"{dst}: cannot be written; give a name ending in .pt or .npz, or a directory")
     ck = load(src, kind=kind, variant=None if to_file else variant, overrides=_overrides(override))
     if to_file:
         export_pt(ck, dst, variant=variant)
@@ -101,17 +107,20 @@ def verify(
         raise _UserError(f"{file}: {failed[0].name} failed: {failed[0].detail}")
 
 
-def demo(pt: tuple[Path, ...] = (), out: Path = Path("demo")) -> None:
+def demo(pt: tuple[Path, ...] = (), out: Path = Path("demo"), override: Override = ()) -> None:
     """Take the shipped checkpoints, or your own, from file to a verified, timed JAX function.
 
     Args:
       pt: your own files; the shipped ones if none is given.
       out: folder for report.html.
+      override: config values for your own files, NAME=VALUE.
     """
     from sparsejax.console import show_demo
     from sparsejax.demo import run_demo, write_report
 
-    rows = run_demo(pt)
+    if out.exists() and not out.is_dir():
+        raise _UserError(f"{out}: is a file; give a folder for the report with --out")
+    rows = run_demo(pt, _overrides(override))
     show_demo(rows)
     write_report(rows, out / "report.html")
     print(f"report: {out / 'report.html'}")
@@ -161,7 +170,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``sparsejax`` command."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments in (["--version"], ["version"]):
+    if arguments == ["--version"]:
         print(f"sparsejax {__version__}")
         return
     debug = "--debug" in arguments
@@ -180,7 +189,8 @@ def _run(arguments: Sequence[str]) -> None:
     tyro.extras.subcommand_cli_from_dict(
         _COMMANDS,
         prog="sparsejax",
-        description="Sparse and sub-quadratic models in JAX; reads the original PyTorch files without torch.",
+        description="Sparse and sub-quadratic models in JAX; reads the original PyTorch files without torch. "
+        "--version prints the version; --debug, with any command, shows the traceback of an error.",
         args=arguments or ["--help"],
     )
 

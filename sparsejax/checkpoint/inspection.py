@@ -6,12 +6,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sparsejax.checkpoint import registry, store
 from sparsejax.checkpoint.errors import CheckpointError
-from sparsejax.checkpoint.source_file import located, open_source
+from sparsejax.checkpoint.source_file import is_native, located, open_source
 from sparsejax.checkpoint.tree import flatten
 
 
@@ -84,7 +83,7 @@ def inspect(path: str | os.PathLike[str]) -> Report:
       >>> report.kind, [row.key for row in report.tensors][:2]
       ('ultra_sparse', ['w1', 'b1'])
     """
-    if Path(path).is_dir() and (Path(path) / store.HEADER_FILE).exists():
+    if is_native(path):
         return _inspect_directory(path)
     source = open_source(path)
     report = Report(
@@ -108,7 +107,9 @@ def _identified(report: Report, source: Any) -> Report:
         with located(report.path):
             family, fields["variant"] = registry.identify(source.tensors, source.metadata)
             fields["kind"] = family.kind
-            fields["config"] = family.config_from(fields["variant"], source.tensors, source.metadata, {})
+            fields["config"] = registry.configure(
+                family, fields["variant"], source.tensors, source.metadata, {}
+            )
     except CheckpointError as error:
         fields["problem"] = error
     return Report(**{**vars(report), **fields})

@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,11 +15,18 @@ import numpy as np
 from sparsejax.checkpoint import registry, store
 from sparsejax.checkpoint.checkpoint import Checkpoint, Source, template
 from sparsejax.checkpoint.container import Layout
-from sparsejax.checkpoint.errors import AmbiguousVariantError, UnknownFormatError
+from sparsejax.checkpoint.errors import (
+    AmbiguousVariantError,
+    NonFiniteError,
+    UnexpectedKeyError,
+    UnknownFormatError,
+    UnsupportedTensorError,
+)
 from sparsejax.checkpoint.materialise import materialise
 from sparsejax.checkpoint.rules import dropped_keys, source_key, to_params
 from sparsejax.checkpoint.source_file import (
     describe_source,
+    is_native,
     located,
     open_source,
     read_metadata,
@@ -56,6 +62,7 @@ def load(
 
     Raises:
       CheckpointError: a subclass that names the file, the key and what to do.
+      ValueError: ``dtype`` is no floating type, or is float64 without ``jax_enable_x64``.
 
     Example:
       >>> import sparsejax as sj
@@ -64,13 +71,14 @@ def load(
 
     Source: specs section 2 of each family for the layouts.
     """
-    if Path(path).is_dir() and (Path(path) / store.HEADER_FILE).exists():
+    dtype = _float_dtype(dtype)
+    if is_native(path):
         return _load_directory(path, kind, variant, overrides, dtype)
     source = open_source(path)
     origin = describe_source(path)
     with located(path):
         family, found = registry.identify(source.tensors, source.metadata, kind, variant)
-        config = _config(family, found, source, overrides or {})
+        config = registry.configure(family, found, source.tensors, source.metadata, overrides or {})
         rules = family.rules(found, config)
         views = {key: array.view() for key, array in source.tensors.items()}
         needed = template(family, config)
@@ -80,6 +88,7 @@ def load(
         host = unflatten(materialise(params, checks, dtypes=_types(params, needed, dtype), labels=labels))
         family.check_params(config, host)
         metadata = read_metadata(source.metadata)
+        _check_copies(metadata, source.tensors)
     # No further copy on CPU: the arrays are fresh, aligned and handed over.
     arrays = jax.tree.map(lambda array: jax.device_put(array, may_alias=True), host)
     layout = dataclasses.replace(source.layout, dropped=dropped_keys(rules, source.tensors))
@@ -91,20 +100,15 @@ def _types(params: Mapping[str, np.ndarray], needed: Mapping[str, Any], dtype: A
     types = {}
     for path, leaf in flatten(needed).items():
         stored = params[path].dtype
-        if leaf.dtype.kind in "iu":
+        if leaf.dtype.kind in "iub":
             types[path] = leaf.dtype
-        elif dtype is not None and jnp.issubdtype(stored, jnp.floating):
-            types[path] = jnp.dtype(dtype)
+        elif not jnp.issubdtype(stored, jnp.floating):
+            raise UnsupportedTensorError(f"{path} would be {stored}; real floating weights are needed")
+        elif dtype is not None:
+            types[path] = dtype
         else:
             types[path] = jax.dtypes.canonicalize_dtype(stored)
     return types
-
-
-def _config(family: registry.Family, variant: str, source: Any, overrides: Mapping[str, Any]) -> Any:
-    try:
-        return family.config_from(variant, source.tensors, source.metadata, overrides)
-    except (TypeError, ValueError) as error:
-        raise AmbiguousVariantError(f"the shapes and overrides give no valid config: {error}") from error
 
 
 def _load_directory(
@@ -123,8 +127,8 @@ def _load_directory(
         shapes = _with_saved_dtypes(template(family, config), store.array_shapes(header))
         params = store.read_arrays(header, shapes)
         metadata = store.read_metadata(header)
-    if dtype is not None:
-        params = jax.tree.map(lambda array: _cast(array, dtype), params)
+        if dtype is not None:
+            params = jax.tree.map(lambda array: _cast(array, dtype), params)
     source = Source(fields.get("source_path") or "", sha256=fields.get("source_sha256"))
     layout = Layout.from_json(fields["layout"])
     return Checkpoint(family.kind, fields["variant"], config, params, metadata, layout, source)
@@ -142,7 +146,37 @@ def _check_request(
 
 
 def _cast(array: jax.Array, dtype: Any) -> jax.Array:
-    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    result = array.astype(dtype)
+    if not jnp.isfinite(result).all():
+        raise NonFiniteError(f"a parameter is infinite as {dtype}; choose a wider dtype")
+    return result
+
+
+def _float_dtype(dtype: Any) -> Any:
+    if dtype is None:
+        return None
+    try:
+        wanted = jnp.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype={dtype!r} is no dtype; give a floating one such as 'bfloat16'") from error
+    if not jnp.issubdtype(wanted, jnp.floating):
+        raise ValueError(f"dtype={dtype!r} is not floating; give one such as 'bfloat16'")
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ValueError(f"dtype={dtype!r} needs jax.config.update('jax_enable_x64', True)")
+    return wanted
+
+
+def _check_copies(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """Some originals store a tensor beside the state dict again; it must be the same one."""
+    for key, value in metadata.items():
+        if (
+            key in tensors
+            and isinstance(value, np.ndarray)
+            and not np.array_equal(value, tensors[key].view())
+        ):
+            raise UnexpectedKeyError(f"{key!r} beside the state dict differs from the one in it; remove one")
 
 
 def _with_saved_dtypes(expected: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,11 @@ def _accept(config: Any, *values: Any, **options: Any) -> None:
     del config, values, options
 
 
+def _nothing(config: Any) -> Mapping[str, Any]:
+    del config
+    return {}
+
+
 def _apply_in_order(ck: Any, inputs: Mapping[str, Any]) -> Any:
     return ck.apply(*inputs.values())
 
@@ -39,6 +44,8 @@ class Family:
       config_from: (variant, tensors, metadata, overrides) -> config; raises `AmbiguousVariantError`
         with the override to give where neither shapes nor metadata tell.
       rules: (variant, config) -> conversion table.
+      stored_config: config -> what a file may hold under "config" to say what its shapes do not; written
+        on export only where it is needed.
       build: config -> linen module.
       example_inputs: config -> positional inputs that initialise the module (shapes suffice).
       config_to_json: config -> plain dict.
@@ -59,6 +66,7 @@ class Family:
     example_inputs: Callable[[Any], tuple[Any, ...]]
     config_to_json: Callable[[Any], Mapping[str, Any]]
     config_from_json: Callable[[Mapping[str, Any]], Any]
+    stored_config: Callable[[Any], Mapping[str, Any]] = _nothing
     check_params: Callable[..., None] = _accept
     check_inputs: Callable[..., None] = _accept
     evaluate: Callable[[Any, Mapping[str, Any]], Any] = _apply_in_order
@@ -137,6 +145,22 @@ def identify(
         raise AmbiguousVariantError(f"the tensors fit the kinds {shown(matches)}; give kind=", tuple(matches))
     ((name, detected),) = matches.items()
     return candidates[name], detected
+
+
+def configure(
+    family: Family, variant: str, tensors: Tensors, metadata: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Any:
+    """The config of a file.
+
+    Raises:
+      AmbiguousVariantError: an override is needed, or what shapes, metadata and overrides say is no config.
+    """
+    try:
+        return family.config_from(variant, tensors, metadata, overrides)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise AmbiguousVariantError(
+            f"shapes, metadata and overrides give no valid config: {error}"
+        ) from error
 
 
 def nearest(tensors: Tensors, candidates: Mapping[str, Family], limit: int = 2) -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sparsejax.checkpoint import npz_file, registry, store, torch_file
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.container import Layout, pack
-from sparsejax.checkpoint.errors import ExportError, UnexpectedKeyError, UnknownFormatError, file_name, shown
+from sparsejax.checkpoint.errors import (
+    AmbiguousVariantError,
+    ExportError,
+    UnexpectedKeyError,
+    UnknownFormatError,
+    file_name,
+    shown,
+)
 from sparsejax.checkpoint.rules import to_state
 from sparsejax.checkpoint.source_file import located, sha256_of
 from sparsejax.version import __version__
@@ -86,9 +94,34 @@ def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None 
     state = _state(ck, family, variant, layout)
     with located(path):
         if file_format == "npz":
+            _metadata_that_rebuilds(ck, family, variant, state, {})
             npz_file.write(pack(state, {}, layout), path)
-        else:
-            torch_file.write(pack(state, ck.metadata, layout), path)
+            return
+        metadata = _metadata_that_rebuilds(ck, family, variant, state, ck.metadata)
+        torch_file.write(pack(state, metadata, layout), path)
+
+
+def _metadata_that_rebuilds(
+    ck: Checkpoint,
+    family: registry.Family,
+    variant: str,
+    state: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """What must lie beside the state dict for the file to mean this model; the given metadata if it does.
+
+    Raises:
+      ExportError: the layout cannot say what this model is: it would load as another function.
+    """
+    stored = metadata.get("config")
+    told = {**(stored if isinstance(stored, Mapping) else {}), **family.stored_config(ck.config)}
+    for candidate in (metadata, {**metadata, "config": told}):
+        try:
+            if family.config_from(variant, state, candidate, {}) == ck.config:
+                return candidate
+        except AmbiguousVariantError:  # a layout that never says; its reader has to be told
+            return metadata
+    raise ExportError(f"the variant {variant!r} cannot say that this model is {ck.config}")
 
 
 def _state(ck: Checkpoint, family: registry.Family, variant: str, layout: Layout) -> Mapping[str, np.ndarray]:

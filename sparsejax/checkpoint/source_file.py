@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sparsejax.checkpoint import npz_file, torch_file
 from sparsejax.checkpoint.checkpoint import Source
 from sparsejax.checkpoint.container import Layout, LazyArray, is_array, unpack
 from sparsejax.checkpoint.errors import CheckpointError, NotReadableError, file_name
+from sparsejax.checkpoint.native.header import HEADER_FILE
 from sparsejax.checkpoint.torch_format import bulk
 from sparsejax.checkpoint.torch_format.pickle_tree import leaves, rebuild
 from sparsejax.checkpoint.torch_format.storages import TensorRef
@@ -58,6 +60,11 @@ def open_source(path: str | os.PathLike[str]) -> SourceFile:
     return SourceFile(path, tensors, metadata, layout, file.globals)
 
 
+def is_native(path: str | os.PathLike[str]) -> bool:
+    """Whether the path is a sparsejax directory, judged by its header file."""
+    return os.path.isfile(os.path.join(path, HEADER_FILE))
+
+
 def check_readable(path: Path) -> None:
     """Raise unless the path is a file that can be opened.
 
@@ -69,14 +76,17 @@ def check_readable(path: Path) -> None:
             raise NotReadableError(
                 f"{file_name(path)}: a directory, but no sparsejax checkpoint (it has no sparsejax.json)"
             )
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise NotReadableError(f"{file_name(path)}: not a regular file")
         with path.open("rb"):
             return
     except FileNotFoundError as error:
         raise NotReadableError(f"{file_name(path)}: no such file") from error
     except PermissionError as error:
         raise NotReadableError(f"{file_name(path)}: no permission to read it") from error
-    except OSError as error:
-        raise NotReadableError(f"{file_name(path)}: cannot be opened ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotReadableError(f"{file_name(path)}: cannot be opened ({reason})") from error
 
 
 @contextmanager
@@ -112,8 +122,8 @@ def _copied(leaf: Any) -> Any:
 
 def describe_source(path: str | os.PathLike[str]) -> Source:
     """Size and time of a file, so that its hash can be taken later if it is still the same."""
-    stat = os.stat(path)
-    return Source(str(path), stat.st_size, stat.st_mtime_ns)
+    status = os.stat(path)
+    return Source(str(path), status.st_size, status.st_mtime_ns)
 
 
 def sha256_of(source: Source | None) -> str | None:

@@ -164,7 +164,11 @@ def evaluate(ck: Trained, inputs: Mapping[str, Any]) -> jax.Array:
     Raises:
       MissingKeyError: neither is there.
     """
-    name = next((name for name in ("features", "x", "x_f32") if name in inputs), None)
+    if "features" in inputs:
+        features = jnp.asarray(inputs["features"])
+        check_inputs(ck.config, features)
+        return forward(ck.config, ck.params, features)
+    name = next((name for name in ("x", "x_f32") if name in inputs), None)
     if name is None:
         raise MissingKeyError(f"an array named 'x' or 'features' is needed; found {shown(inputs)}")
     values = jnp.asarray(inputs[name])
@@ -181,9 +185,9 @@ def _sparse_config(
     outputs, _ = _matrix(tensors, "w2")
     stored = metadata.get("config")
     in_file = stored.get("input_size") if isinstance(stored, Mapping) else None
-    input_size = overrides.get("input_size") or in_file or DEFAULT_INPUT_SIZE
+    input_size = _input_size(overrides, DEFAULT_INPUT_SIZE if in_file is None else in_file)
     first = sparse(hidden, fan_in, _hidden(overrides), variable_fan_in="k" in tensors)
-    return UltraSparseConfig(int(input_size), (first, dense(outputs, _output(overrides))))
+    return UltraSparseConfig(input_size, (first, dense(outputs, _output(overrides))))
 
 
 def _library_config(
@@ -193,7 +197,7 @@ def _library_config(
     hidden, fan_in = _matrix(tensors, "W1")
     outputs, _ = _matrix(tensors, "W2")
     in_file = int(tensors["input_dim"].view()) if "input_dim" in tensors else DEFAULT_INPUT_SIZE
-    input_size = int(overrides.get("input_size", in_file))
+    input_size = _input_size(overrides, in_file)
     return UltraSparseConfig(
         input_size, (sparse(hidden, fan_in, _hidden(overrides)), dense(outputs, _output(overrides)))
     )
@@ -206,12 +210,13 @@ def _dense_config(
     if variant != "dense" and not {"hidden_activation", "output_activation"} <= overrides.keys():
         raise AmbiguousVariantError(
             f"the {variant!r} layout does not say which activations follow its layers; give overrides="
-            '{"hidden_activation": "tanh" or "relu", "output_activation": "tanh" or "linear"}',
+            '{"hidden_activation": "tanh" or "relu", "output_activation": "tanh" or "linear"} '
+            "(--override NAME=VALUE)",
             ("hidden_activation", "output_activation"),
         )
     keys = _weight_keys(variant, tensors)
     shapes = [_matrix(tensors, key) for key in keys]
-    input_size = int(overrides.get("input_size", shapes[0][1]))
+    input_size = _input_size(overrides, shapes[0][1])
     hidden = (dense(features, _hidden(overrides)) for features, _ in shapes[:-1])
     return UltraSparseConfig(input_size, (*hidden, dense(shapes[-1][0], _output(overrides))))
 
@@ -223,6 +228,19 @@ def _weight_keys(variant: str, tensors: Tensors) -> list[str]:
         return ["hidden.weight", "output.weight"]
     numbers = [int(found[1]) for key in tensors if (found := _MLP_KEY.fullmatch(key))]
     return [f"fc{number}.weight" for number in range(1, max(numbers, default=1) + 1)]
+
+
+def _input_size(overrides: Mapping[str, Any], otherwise: Any) -> int:
+    value = overrides.get("input_size", otherwise)
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise AmbiguousVariantError(
+            f"input_size must be a positive whole number, not {value!r}", ("input_size",)
+        )
+    return int(value)
+
+
+def _stored_config(config: UltraSparseConfig) -> Mapping[str, Any]:
+    return {"input_size": config.input_size}
 
 
 def _hidden(overrides: Mapping[str, Any]) -> Any:
@@ -270,7 +288,8 @@ def _check_assumed_inputs(indices: np.ndarray) -> None:
     if largest >= DEFAULT_INPUT_SIZE:
         raise AmbiguousVariantError(
             f"the index table reaches input {largest}, beyond the family's {DEFAULT_INPUT_SIZE}, and "
-            f'the file does not say how many there are; give overrides={{"input_size": ...}}',
+            f'the file does not say how many there are; give overrides={{"input_size": ...}} '
+            "(--override input_size=N)",
             ("input_size",),
         )
 
@@ -299,6 +318,7 @@ register(
         detect=detect,
         config_from=config_from,
         rules=rules,
+        stored_config=_stored_config,
         build=UltraSparseNet,
         example_inputs=_example_inputs,
         config_to_json=UltraSparseConfig.to_json,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -115,14 +115,24 @@ def expand_input(
     Source: specs/ultra_sparse.md sections 1 and 3. Square-wave and sawtooth columns are discontinuous: at
     a jump one unit in the last place of x decides.
     """
-    if not isinstance(x, jax.Array) and np.asarray(x).dtype.kind not in "fiub":
-        raise ValueError(f"x holds {np.asarray(x).dtype} values; real numbers are needed")
-    x = jnp.asarray(x)
-    x = x.astype(jnp.result_type(x, jnp.float32))
+    x = as_real(x)
     table = column_table(recipe, true_columns, noise_columns)
     chosen = table if columns is None else [table[index] for index in checked_columns(columns, len(table))]
     blocks = [_evaluate_block(x, kind, block) for kind, block in _runs(chosen)]
     return jnp.concatenate(blocks, axis=-1) if blocks else jnp.zeros((*x.shape, 0), x.dtype)
+
+
+def as_real(x: Any) -> jax.Array:
+    """The values as a floating JAX array, float32 at least.
+
+    Raises:
+      ValueError: they are not real numbers.
+    """
+    dtype = x.dtype if isinstance(x, jax.Array) else np.asarray(x).dtype
+    if dtype.kind not in "iub" and not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{dtype} values where real numbers are needed")
+    x = jnp.asarray(x)
+    return x.astype(jnp.result_type(x, jnp.float32))
 
 
 def evaluate_column(x: Scalars, column: Column) -> Scalars:

@@ -14,6 +14,7 @@ from sparsejax.models.ultra_sparse.fast_sine import fast_sine
 from sparsejax.models.ultra_sparse.features import (
     Column,
     Recipe,
+    as_real,
     column_table,
     evaluate_column,
     expand_input,
@@ -44,8 +45,8 @@ def fuse(trained: Trained, recipe: Recipe = "trained") -> Callable[[Scalars], ja
     """The whole ``x -> y`` of a net over a feature expansion, as one jitted function of raw x.
 
     The parameters become constants of the compiled program. A sparse first layer computes only the
-    columns that its table names (14 of 256 in the shipped net) and everything stays elementwise in x, so
-    that no feature matrix exists. Other nets expand inside the same program.
+    columns that its table names (14 of 256 in the published net) and everything stays elementwise in x, so
+    that no feature matrix exists. Other nets expand inside the same program. NaN in gives NaN out.
 
     Args:
       trained: a checkpoint, or anything with ``config`` and ``params``.
@@ -71,7 +72,7 @@ def fuse(trained: Trained, recipe: Recipe = "trained") -> Callable[[Scalars], ja
 
     @jax.jit
     def fused(x: Scalars) -> jax.Array:
-        x = _floating(x)
+        x = as_real(x)
         if _fits_written_out(config, params):
             values = _written_out(config, params, lambda index: _column(x, table[index]))
             return values[0] if len(values) == 1 else jnp.stack(values, axis=-1)
@@ -110,7 +111,7 @@ def compile_network(trained: Trained, *, features_first: bool = False) -> Callab
 
     @jax.jit
     def network(features: Features) -> Outputs:
-        features = _floating(features)
+        features = as_real(features)
         if not features.ndim or features.shape[axis] != config.input_size:
             raise ValueError(
                 f"features of shape {features.shape} do not fit a net of {config.input_size} inputs"
@@ -127,11 +128,6 @@ def compile_network(trained: Trained, *, features_first: bool = False) -> Callab
 
 def _constants(trained: Trained) -> dict[str, Any]:
     return jax.tree.map(np.asarray, dict(trained.params))
-
-
-def _floating(x: Any) -> jax.Array:
-    x = jnp.asarray(x)
-    return x.astype(jnp.result_type(x, jnp.float32))
 
 
 def _fits_written_out(config: UltraSparseConfig, params: dict[str, Any]) -> bool:

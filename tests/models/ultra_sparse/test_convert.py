@@ -268,7 +268,7 @@ def test_overrides_set_what_the_file_does_not_say(tmp_path):
     assert ck.config == UltraSparseConfig(1000, (sparse(5, 3, "sign"), dense(2, "linear")))
     raised(errors.AmbiguousVariantError, path, "'width'", "'input_size'", overrides={"width": 3})
     raised(errors.AmbiguousVariantError, path, "'gelu'", overrides={"output_activation": "gelu"})
-    raised(errors.AmbiguousVariantError, path, "invalid", overrides={"input_size": "wide"})
+    raised(errors.AmbiguousVariantError, path, "'wide'", overrides={"input_size": "wide"})
 
 
 def test_the_input_size_comes_from_the_config_in_the_file(tmp_path):

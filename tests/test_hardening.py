@@ -1,0 +1,203 @@
+"""What a second reader of the library managed to break: each case failed before it was mended."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sparsejax as sj
+from sparsejax.checkpoint import errors, torch_file
+from sparsejax.checkpoint.verification import compare_outputs, verify
+from sparsejax.models.ultra_sparse import UltraSparseConfig, expand_input, fuse, with_sign_hidden
+from tests.models.ultra_sparse import files
+from tests.test_cli import run
+
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
+SPARSE = SHIPPED / "ultra_sparse_sine.pt"
+
+
+def one_line(error: Exception) -> str:
+    assert "\n" not in str(error)
+    return str(error)
+
+
+@pytest.mark.parametrize("change", ["linear output", "sign hidden"])
+def test_export_refuses_what_would_load_as_another_function(change, tmp_path):
+    ck = sj.load(SPARSE)
+    linear = UltraSparseConfig.fixed_k(output_activation="linear")
+    other = ck.replace(config=linear if change == "linear output" else with_sign_hidden(ck.config))
+    with pytest.raises(errors.ExportError, match="cannot say that this model is"):
+        sj.export_pt(other, tmp_path / "x.pt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("variant", ["sparse", "library"])
+def test_export_keeps_the_number_of_inputs(variant, tmp_path):
+    ck = sj.load(SPARSE, overrides={"input_size": 300})
+    path = tmp_path / ("x.npz" if variant == "library" else "x.pt")
+    sj.export_pt(ck, path, variant=variant)
+    assert sj.load(path).config == ck.config
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "complex64", "foo", "float64"])
+@pytest.mark.parametrize("source", ["file", "directory"])
+def test_dtype_must_be_floating_and_possible(dtype, source, tmp_path):
+    path = SPARSE
+    if source == "directory":
+        path = tmp_path / "model"
+        sj.save(sj.load(SPARSE), path)
+    with pytest.raises(ValueError, match=f"dtype='{dtype}'") as caught:
+        sj.load(path, dtype=dtype)
+    one_line(caught.value)
+
+
+def test_cast_of_a_directory_that_overflows_is_refused(tmp_path):
+    ck = sj.load(SPARSE)
+    layer = {**ck.params["layer_1"], "kernel": ck.params["layer_1"]["kernel"].at[0, 0].set(1e6)}
+    sj.save(ck.replace(params={**ck.params, "layer_1": layer}), tmp_path / "model")
+    with pytest.raises(errors.NonFiniteError, match="infinite as float16"):
+        sj.load(tmp_path / "model", dtype="float16")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [3], -3, 0, 64.5, "64", np.ones(2)], ids=str)
+def test_impossible_input_size_in_a_file_is_told_by_load_and_inspect(value, tmp_path):
+    path = tmp_path / "x.pt"
+    torch_file.write({"state_dict": files.sparse_state(), "config": {"input_size": value}}, path)
+    problem = sj.inspect(path).problem
+    assert isinstance(problem, errors.AmbiguousVariantError)
+    with pytest.raises(errors.AmbiguousVariantError, match="positive whole number") as caught:
+        sj.load(path)
+    assert one_line(caught.value) == one_line(problem)
+
+
+@pytest.mark.parametrize("text", ["0", "256.7", "null", "1e400", '"64"'])
+def test_impossible_input_size_on_the_command_line(text, tmp_path, capsys):
+    assert run(["convert", str(SPARSE), str(tmp_path / "out"), "--override", f"input_size={text}"]) == 1
+    assert "positive whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["[/foo]", "[red]a", "a\x1b[31m\nb"])
+def test_names_in_a_file_are_shown_as_they_are(key, tmp_path, capsys):
+    torch_file.write({key: np.zeros(2, np.float32)}, tmp_path / "x.pt")
+    assert run(["inspect", str(tmp_path / "x.pt")]) == 1
+    shown = capsys.readouterr().out
+    assert key in shown if key.isprintable() else "\\x1b[31m\\nb" in shown
+    assert "\x1b[31m" not in shown
+
+
+def test_pipes_and_devices_are_refused_instead_of_read_forever(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(errors.NotReadableError, match="not a regular file"):
+            sj.inspect(path)
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a\0b"])
+def test_impossible_paths_are_checkpoint_errors(path):
+    for function in (sj.load, sj.inspect):
+        with pytest.raises(errors.NotReadableError):
+            function(path)
+
+
+def test_reference_features_are_never_taken_for_raw_x(tmp_path):
+    ck = sj.load(SPARSE)
+    features = np.asarray(expand_input(np.linspace(-1, 1, 5)))
+    outputs = np.asarray(ck.apply(features))
+    np.savez(tmp_path / "good.npz", features=features, outputs=outputs)
+    assert compare_outputs(ck, tmp_path / "good.npz").passed
+    np.savez(tmp_path / "bad.npz", features=features[:, :64], outputs=outputs)
+    with pytest.raises(errors.ShapeError, match=r"\(5, 64\) do not fit"):
+        compare_outputs(ck, tmp_path / "bad.npz")
+
+
+def test_reference_x_for_a_net_without_an_expansion_is_told(tmp_path):
+    np.savez(tmp_path / "r.npz", x=np.zeros(3, np.float32), outputs=np.zeros(3, np.float32))
+    ck = sj.load(SPARSE, overrides={"input_size": 300})
+    with pytest.raises(errors.ShapeError, match="240 noise columns"):
+        compare_outputs(ck, tmp_path / "r.npz")
+
+
+@pytest.mark.parametrize("value", [np.array([1 + 2j]), "a", np.array(["x"])], ids=str)
+def test_only_real_numbers_are_expanded(value):
+    with pytest.raises(ValueError, match="real numbers are needed"):
+        expand_input(value)
+
+
+def test_only_real_numbers_are_fused():
+    with pytest.raises(ValueError, match="real numbers are needed"):
+        fuse(sj.load(SPARSE))(jnp.array([1 + 2j]))
+
+
+def test_convert_refuses_file_names_that_it_cannot_write(tmp_path, capsys):
+    for name in ("model.safetensors", "model.ckpt", "MODEL.GGUF"):
+        assert run(["convert", str(SPARSE), str(tmp_path / name)]) == 1
+        assert "give a name ending in .pt or .npz, or a directory" in capsys.readouterr().err
+    assert run(["convert", str(SPARSE), str(tmp_path / "MODEL.PT")]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["MODEL.PT"]
+    assert (tmp_path / "MODEL.PT").is_file()
+
+
+def test_demo_takes_overrides_and_looks_at_its_folder_first(tmp_path, capsys):
+    normal = np.random.default_rng(0).standard_normal
+    weights = {"hidden.weight": normal((4, 256)), "hidden.bias": normal(4)}
+    weights |= {"output.weight": normal((1, 4)), "output.bias": normal(1)}
+    torch_file.write({key: array.astype(np.float32) for key, array in weights.items()}, tmp_path / "sgd.pt")
+    arguments = ["demo", "--pt", str(tmp_path / "sgd.pt"), "--out", str(tmp_path / "out")]
+    assert run(arguments) == 1
+    assert "--override" in capsys.readouterr().err
+    assert run([*arguments, "--override", "hidden_activation=relu", "output_activation=linear"]) == 0
+    assert "ultra_sparse/sgd" in capsys.readouterr().out
+    assert run(["demo", "--out", str(tmp_path / "sgd.pt")]) == 1
+    assert "give a folder" in capsys.readouterr().err
+
+
+def test_float64_files_verify(tmp_path):
+    state = {
+        key: np.float64(array) if array.dtype.kind == "f" else array
+        for key, array in files.sparse_state().items()
+    }
+    torch_file.write(state, tmp_path / "x.pt")
+    assert all(check.passed for check in verify(tmp_path / "x.pt"))
+    with jax.enable_x64(True):
+        assert all(check.passed for check in verify(tmp_path / "x.pt"))
+
+
+def test_contradicting_copy_of_the_table_is_refused(tmp_path):
+    state = files.sparse_state()
+    tree = {"state_dict": state, "input_indices": state["input_indices"] + 1}
+    torch_file.write(tree, tmp_path / "x.pt")
+    with pytest.raises(errors.UnexpectedKeyError, match="'input_indices' beside the state dict differs"):
+        sj.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
+def test_weights_that_are_not_real_floats_are_refused(dtype, tmp_path):
+    state = files.sparse_state()
+    torch_file.write({**state, "w1": state["w1"].astype(dtype)}, tmp_path / "x.pt")
+    with pytest.raises(errors.UnsupportedTensorError, match=f"would be {dtype}"):
+        sj.load(tmp_path / "x.pt")
+
+
+def test_shipped_files_are_those_of_the_manifest():
+    manifest = json.loads((SHIPPED / "manifest.json").read_text())
+    for entry in manifest["checkpoints"]:
+        content = (SHIPPED / entry["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entry["sha256"]
+        with np.load(SHIPPED / entry["expected"]) as expected:
+            mse = float(np.mean((expected["outputs"] - np.sin(expected["x"])) ** 2))
+        assert mse == pytest.approx(entry["mse"], rel=1e-5)
+    assert len(np.unique(sj.load(SPARSE).params["layer_0"]["indices"])) == 15, "README says so"
+
+
+def test_layouts_survive_json():
+    layout = sj.load(SPARSE).layout
+    again = type(layout).from_json(json.loads(json.dumps(layout.to_json())))
+    assert dataclasses.asdict(again) == dataclasses.asdict(layout)
