@@ -1,6 +1,7 @@
 # make demo   from nothing to a table of verified, timed models and demo/report.html
 # make test   everything that needs no accelerator; WITH_TORCH=1 adds the cross-checks against real torch
 # make lint   format, lint, types
+# make bench  measure beside numba, NumPy and torch; writes README's table
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,8 +32,8 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-test
-	$(BIN)/sparsejax bench ultra_sparse --json sparsejax/bench/results/ultra_sparse.json
+bench: $(VENV)/installed-test $(VENV)/installed-torch
+	$(BIN)/sparsejax bench ultra_sparse --json sparsejax/bench/results/ultra_sparse.json --readme README.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

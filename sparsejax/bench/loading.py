@@ -99,7 +99,7 @@ def load_row(layout: str, state_dict: dict[str, np.ndarray], machine: Machine, *
     rates = {name: size / timing.median / 1e9 for name, timing in times.items()}
     change = {"sparse": "indices narrowed to int32", "dense": "kernel transposed"}[layout]
     return Row(
-        case=f"sj.load of {size / 2**20:,.0f} MiB, {layout} layout ({change})",
+        case=f"sj.load of {size / 2**20:,.0f} MiB with {machine.threads} threads, {layout} layout ({change})",
         unit="GB/s",
         ours=rates.pop("ours"),
         peers=rates,
