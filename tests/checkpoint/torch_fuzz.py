@@ -13,6 +13,7 @@ import pickle
 import random
 import struct
 import sys
+import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -80,7 +81,13 @@ def watched() -> Iterator[list[str]]:
 
 
 def reference(path: Path) -> object:
-    """The content of a torch file as the standard library reads it."""
+    """The content of a torch file as the standard library reads it, which may warn of odd NumPy arguments."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _reference(path)
+
+
+def _reference(path: Path) -> object:
     content = path.read_bytes()
     if content[:4] != b"PK\x03\x04":
         return _Legacy(content).value

@@ -19,7 +19,9 @@ class PickledDtype:
 
     __slots__ = ("dtype",)
 
-    def __init__(self, code: object, *_flags: object):
+    def __init__(self, code: object, *flags: object):
+        if len(flags) > 2 or any(type(flag) not in (bool, int) or flag not in (0, 1) for flag in flags):
+            raise ValueError("a NumPy dtype's flags are malformed")
         if not isinstance(code, str) or code.lstrip("<>|=") not in NUMERIC_CODES:
             shown_code = code[:20] if isinstance(code, str) else type(code).__name__
             raise UnsupportedTensorError(
@@ -57,8 +59,10 @@ class PickledArray:
         self.array = _array(raw, dtype, shape, "F" if fortran_order else "C")
 
 
-def reconstruct(_kind: object, _shape: object, _code: object) -> PickledArray:
-    """``numpy.core.multiarray._reconstruct``: an array that BUILD fills."""
+def reconstruct(_kind: object, shape: object, code: object) -> PickledArray:
+    """``numpy.core.multiarray._reconstruct``: an array that BUILD fills; NumPy always starts an empty one."""
+    if shape != (0,) or code not in (b"b", "b"):
+        raise ValueError("a NumPy array starts from something else than an empty one")
     return PickledArray()
 
 

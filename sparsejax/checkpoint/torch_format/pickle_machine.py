@@ -42,6 +42,12 @@ class Constructor:
     call: Callable[..., object] | None = None
     hashes: bool = False
 
+    @property
+    def is_function(self) -> bool:
+        """Whether the original is a function: it may be called, but makes no object of its own."""
+        last = self.name.rpartition(".")[2]
+        return last.startswith("_") or last in ("encode", "scalar")
+
 
 class Refused:
     """Stands for a global outside the allow-list and for whatever the pickle makes of it."""

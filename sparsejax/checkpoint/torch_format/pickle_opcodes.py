@@ -12,7 +12,7 @@ from sparsejax.checkpoint.errors import (
     TruncatedFileError,
     UnsupportedTensorError,
 )
-from sparsejax.checkpoint.torch_format.pickle_machine import REFUSED, Machine
+from sparsejax.checkpoint.torch_format.pickle_machine import REFUSED, Constructor, Machine
 from sparsejax.checkpoint.torch_format.pickle_scalars import SCALARS
 
 HIGHEST_PROTOCOL = 5
@@ -252,11 +252,18 @@ def _reduce(machine: Machine) -> None:
     machine.stack[-1] = machine.construct(machine.stack[-1], args)
 
 
+def _new_object(machine: Machine) -> None:
+    target = machine.stack[-2]
+    if isinstance(target, Constructor) and target.is_function:
+        raise TypeError(f"an object made of the function {target.name}")
+    _reduce(machine)
+
+
 def _new_object_ex(machine: Machine) -> None:
     keywords = machine.stack.pop()
     if type(keywords) is not dict or keywords:
         raise TypeError("a call with keywords")
-    _reduce(machine)
+    _new_object(machine)
 
 
 def _object(machine: Machine) -> None:
@@ -326,7 +333,7 @@ _OPCODES: dict[bytes, tuple[Callable[[Machine], None], int]] = {  # handler, est
     b"c": (_global, 256),
     b"\x93": (_stack_global, 256),
     b"R": (_reduce, 320),
-    b"\x81": (_reduce, 320),
+    b"\x81": (_new_object, 320),
     b"\x92": (_new_object_ex, 320),
     b"o": (_object, 320),
     b"i": (_instance, 320),
