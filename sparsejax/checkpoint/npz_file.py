@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -96,9 +96,9 @@ def is_npz(path: str | os.PathLike[str]) -> bool:
 def write(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write an uncompressed ``.npz`` of exactly this name; an old file stays until the new one is whole."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with open(temporary, "xb") as stream:  # with the permissions of any new file
             with zipfile.ZipFile(stream, "w") as archive:
                 for name, array in arrays.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -107,7 +107,7 @@ def write(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

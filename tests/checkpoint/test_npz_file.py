@@ -257,3 +257,9 @@ def check_damaged(tmp_path_factory, data):
             return
     known = [array.tobytes() for array in arrays.values()]
     assert all(array.tobytes() in known for array in found.values())
+
+
+def test_written_archive_has_the_permissions_of_any_new_file(tmp_path):
+    npz_file.write({"w": np.ones(2)}, tmp_path / "w.npz")
+    (tmp_path / "other").write_bytes(b"")
+    assert (tmp_path / "w.npz").stat().st_mode == (tmp_path / "other").stat().st_mode
