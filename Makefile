@@ -1,13 +1,13 @@
 # make demo   from nothing to a table of verified, timed models and demo/report.html
 # make test   everything that needs no accelerator; WITH_TORCH=1 adds the cross-checks against real torch
 # make lint   format, lint, types
-# make bench  measure beside numba, NumPy and torch; writes README's table
+# make bench  measure beside numba, NumPy, torch and scikit-learn; writes README's tables
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS_demo := plots
-EXTRAS_test := test,sklearn,plots,bench
+EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks
 EXTRAS_lint := lint
 TORCH := torch==2.13.0
 WITH_TORCH ?=
@@ -33,7 +33,9 @@ lint: $(VENV)/installed-lint
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-test $(VENV)/installed-torch
-	$(BIN)/sparsejax bench ultra_sparse --json sparsejax/bench/results/ultra_sparse.json --readme README.md
+	for name in ultra_sparse ultra_sparse_training; do \
+	  $(BIN)/sparsejax bench $$name --json sparsejax/bench/results/$$name.json --readme README.md || exit 1; \
+	done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
