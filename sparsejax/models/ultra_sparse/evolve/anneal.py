@@ -1,107 +1,212 @@
-"""Simulated annealing of one net as a single compiled loop; `jax.vmap` over keys runs many chains."""
+"""Simulated annealing: a chain that cools from temperatures at which it wanders to ones where it climbs."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
-from sparsejax.models.ultra_sparse.evolve.mutation import mutate
-from sparsejax.models.ultra_sparse.model import UltraSparseNet, forward
-from sparsejax.typing import Features, Outputs, Params
+from sparsejax.models.ultra_sparse.evolve import one_neuron
+from sparsejax.models.ultra_sparse.evolve.chain import Chain, Steps, choose, start_chain, walk
+from sparsejax.models.ultra_sparse.evolve.mutation import Rates, Rule, draw, named_rule
+from sparsejax.models.ultra_sparse.evolve.objective import Objective, evaluate
+from sparsejax.models.ultra_sparse.evolve.search import (
+    Record,
+    SearchResult,
+    random_net,
+    run_chains,
+    saturation,
+)
+from sparsejax.typing import Params
 
 
-class AnnealResult(NamedTuple):
-    """The best net of a chain.
+@flax.struct.dataclass
+class AnnealParams:
+    """The numbers of an annealing; changing them compiles nothing anew.
 
     Attributes:
-      params: its parameters.
-      mse: () its mean squared error on the training batch.
-      accepted: () share of accepted proposals.
+      initial_temperature: of the first step, in units of the loss.
+      final_temperature: that the schedule tends to.
+      rates: of the mutations.
     """
 
-    params: Params
-    mse: jax.Array
-    accepted: jax.Array
+    initial_temperature: Any = 1e-2
+    final_temperature: Any = 1e-5
+    rates: Rates = Rates()
+
+
+@flax.struct.dataclass
+class AnnealState:
+    """Between two rounds.
+
+    Attributes:
+      key: of the whole run.
+      round: () rounds taken.
+      chain: current and best net.
+    """
+
+    key: jax.Array
+    round: jax.Array
+    chain: Chain
+
+
+@dataclass(frozen=True)
+class Anneal:
+    """What fixes the program of an annealing (see `search.Search`).
+
+    Attributes:
+      config: the net.
+      steps: proposals per cycle of the schedule.
+      rule: mutation rule.
+      restarts: further cycles, each from a fresh random net; the best net of all stays.
+      steps_per_round: proposals between two records. Under the one-neuron rule the hidden activations
+        are kept from step to step and computed afresh this often.
+    """
+
+    config: UltraSparseConfig
+    steps: int = 20_000
+    rule: Rule = Rule()
+    restarts: int = 0
+    steps_per_round: int = 500
+
+    def __post_init__(self):
+        """Refuse an empty run."""
+        if self.steps < 1 or self.steps_per_round < 1 or self.restarts < 0:
+            raise ValueError("steps and steps_per_round must be at least 1, restarts at least 0")
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of all cycles."""
+        return self._rounds_per_cycle * (self.restarts + 1)
+
+    @property
+    def _rounds_per_cycle(self) -> int:
+        return -(-self.steps // self.steps_per_round)
+
+    def init(
+        self, key: jax.Array, goal: Objective, hyper: AnnealParams, start: Params | None = None
+    ) -> AnnealState:
+        """The state before the first round, at ``start`` or at a random net."""
+        del hyper
+        params = self._fresh(key, jnp.asarray(0), goal) if start is None else start
+        return AnnealState(key, jnp.asarray(0), start_chain(params, evaluate(self.config, params, goal)))
+
+    def advance(self, state: AnnealState, goal: Objective, hyper: AnnealParams) -> tuple[AnnealState, Record]:
+        """``steps_per_round`` proposals, fewer at the end of a cycle."""
+        chain = self._restarted(state, goal) if self.restarts else state.chain
+        round_in_cycle = state.round % self._rounds_per_cycle
+        number = round_in_cycle * self.steps_per_round + jnp.arange(self.steps_per_round)
+        active = number < self.steps
+        cooling = (hyper.final_temperature / hyper.initial_temperature) ** (number / self.steps)
+        temperature = hyper.initial_temperature * cooling
+        draw_key, chance_key = jax.random.split(jax.random.fold_in(state.key, state.round))
+        log_chance = log_uniform(chance_key, (self.steps_per_round,))
+        how = (draw_key, self.config, self.rule, hyper.rates, self.steps_per_round)
+        decide = (log_chance, temperature, active)
+        if self.rule.touched == "one_neuron":
+            steps = Steps(one_neuron.draw(*how), *decide)
+            chain, accepted = one_neuron.walk(chain, steps, config=self.config, rule=self.rule, goal=goal)
+        else:
+            steps = Steps(draw(*how), *decide)
+            chain, accepted = walk(chain, steps, self.rule, partial(evaluate, self.config, goal=goal))
+        record = Record(
+            loss=chain.best_loss,
+            current=chain.loss,
+            temperature=jnp.min(jnp.where(active, temperature, temperature[0])),
+            accepted=jnp.sum(accepted) / jnp.sum(active),
+            saturation=saturation(self.config, chain.params, goal),
+        )
+        return AnnealState(state.key, state.round + 1, chain), record
+
+    def best(self, state: AnnealState) -> tuple[Params, jax.Array]:
+        """The best net seen in any cycle."""
+        return state.chain.best_params, state.chain.best_loss
+
+    def _restarted(self, state: AnnealState, goal: Objective) -> Chain:
+        again = (state.round > 0) & (state.round % self._rounds_per_cycle == 0)
+        params = self._fresh(state.key, state.round, goal)
+        now = (params, evaluate(self.config, params, goal))
+        current = choose(again, now, (state.chain.params, state.chain.loss))
+        return dataclasses.replace(state.chain, params=current[0], loss=current[1])
+
+    def _fresh(self, key: jax.Array, number: jax.Array, goal: Objective) -> Params:
+        # A round splits its key in two, which are the folds 0 and 1.
+        net_key = jax.random.fold_in(jax.random.fold_in(key, number), 2)
+        return random_net(net_key, self.config, goal.features.dtype)
+
+
+def log_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Logarithms of uniform numbers in (0, 1]."""
+    return -jax.random.exponential(key, shape)
 
 
 def anneal(
     key: jax.Array,
     config: UltraSparseConfig,
-    features: Features,
-    targets: Outputs,
+    goal: Objective,
     *,
     steps: int = 20_000,
     initial_temperature: float = 1e-2,
     final_temperature: float = 1e-5,
-    weight_rate: float = 0.1,
-    weight_scale: float = 0.1,
-    swap_rate: float = 0.05,
-) -> AnnealResult:
-    """Train weights and index table without gradients.
+    rule: str | Rule = "core",
+    rates: Rates | None = None,
+    restarts: int = 0,
+    chains: int | None = None,
+    mesh: Mesh | None = None,
+) -> SearchResult:
+    """Train weights and index tables without gradients.
 
-    Step s proposes one mutation and accepts it if the error falls, or else with probability
+    Step s proposes one mutation and accepts it if the loss falls, or else with probability
     exp(-rise / T), T = T0 (T1 / T0)**(s / steps). The best net seen is returned.
 
     Args:
-      key: PRNG key of the chain.
-      config: one sparse layer under dense ones.
-      features: (b, i) training batch, used whole in every step.
-      targets: (b, o).
+      key: PRNG key.
+      config: float layers, sparse or dense.
+      goal: training batch and loss, used whole in every step.
       steps: proposals.
-      initial_temperature: T0, in units of squared error.
+      initial_temperature: T0, in units of the loss.
       final_temperature: T1.
-      weight_rate: see `mutate`.
-      weight_scale: see `mutate`.
-      swap_rate: see `mutate`.
+      rule: "core" (the published rule), "numpy", "variable_k", "sparse_touch", "one_neuron", or a `Rule`.
+      rates: of the mutations; None takes those of the named rule.
+      restarts: further runs of ``steps`` proposals, each from a fresh net.
+      chains: independent runs, as leading axis of the result; None makes one run without it.
+      mesh: devices to spread the chains over.
 
     Returns:
-      `AnnealResult`.
+      `SearchResult`.
+
+    Raises:
+      ValueError: the batch does not fit the net, an unknown rule, or impossible settings.
 
     Example:
-      >>> x = jnp.linspace(-3, 3, 20)
-      >>> config = UltraSparseConfig.fixed_k(input_size=2, hidden_size=2, inputs_per_neuron=1)
-      >>> features = jnp.stack([x, x * x], axis=-1)
-      >>> result = anneal(jax.random.key(0), config, features, jnp.tanh(x)[:, None], steps=500)
-      >>> bool(result.mse < 0.1)
+      >>> from sparsejax.models.ultra_sparse.evolve import objective
+      >>> x = jnp.linspace(-1, 1, 50)
+      >>> goal = objective(jnp.stack([x, x * x], axis=-1), jnp.tanh(x))
+      >>> config = UltraSparseConfig.fixed_k(2, hidden_size=4, inputs_per_neuron=1)
+      >>> bool(anneal(jax.random.key(0), config, goal, steps=500).loss < 0.1)
       True
 
     Source: specs/ultra_sparse.md section 6.
     """
-    net = UltraSparseNet(config)
-    features_first = jnp.asarray(features).T
-
-    def error(params: Params) -> jax.Array:
-        outputs = forward(config, params, features_first, features_first=True)
-        return jnp.mean((outputs.T - targets) ** 2)
-
-    def step(carry: tuple, number: jax.Array) -> tuple[tuple, jax.Array]:
-        current, current_mse, best, best_mse = carry
-        mutation_key, accept_key = jax.random.split(jax.random.fold_in(key, number))
-        proposal = mutate(
-            mutation_key,
-            current,
-            config.input_size,
-            weight_rate=weight_rate,
-            weight_scale=weight_scale,
-            swap_rate=swap_rate,
-        )
-        mse = error(proposal)
-        cooling = (final_temperature / initial_temperature) ** (number / steps)
-        chance = jnp.log(jax.random.uniform(accept_key, minval=jnp.finfo(mse.dtype).tiny))
-        accept = chance < (current_mse - mse) / (initial_temperature * cooling)
-        current, current_mse = _select(accept, (proposal, mse), (current, current_mse))
-        best, best_mse = _select(mse < best_mse, (proposal, mse), (best, best_mse))
-        return (current, current_mse, best, best_mse), accept
-
-    start_key = jax.random.fold_in(key, steps)
-    start = net.init(start_key, jnp.zeros(config.input_size, features_first.dtype))["params"]
-    start_mse = error(start)
-    carry, accepted = jax.lax.scan(step, (start, start_mse, start, start_mse), jnp.arange(steps))
-    return AnnealResult(carry[2], carry[3], jnp.mean(accepted))
+    chosen, default_rates = named_rule(rule)
+    search = Anneal(config, steps, chosen, restarts, min(steps, Anneal.steps_per_round))
+    hyper = AnnealParams(initial_temperature, final_temperature, rates or default_rates)
+    check_temperatures(initial_temperature, final_temperature)
+    return run_chains(key, search, goal, hyper, chains=chains, mesh=mesh)
 
 
-def _select(condition: jax.Array, yes: tuple, no: tuple) -> tuple:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+def check_temperatures(initial: float, final: float) -> None:
+    """Refuse a schedule that is not positive.
+
+    Raises:
+      ValueError: says the two.
+    """
+    if not (initial > 0 and final > 0):
+        raise ValueError(f"temperatures must be positive, not {initial} and {final}")
