@@ -13,17 +13,20 @@ from tests.models.ultra_sparse import (
     test_golden_expansion,
     test_golden_trained,
     test_golden_variants,
+    test_problems_golden,
+)
+from tests.models.ultra_sparse.evolve import test_golden_traces
+
+MODULES = (
+    test_golden_controllers,
+    test_golden_expansion,
+    test_golden_trained,
+    test_golden_variants,
+    test_problems_golden,
+    test_golden_traces,
 )
 
-MODULES = (test_golden_controllers, test_golden_expansion, test_golden_trained, test_golden_variants)
-
 LATER = {
-    "sa_trace_sine_k2": "trace of a trainer",
-    "sa_trace_class_k4_h32": "trace of a trainer",
-    "gsa_trace_small": "trace of a trainer",
-    "problems_a": "regression problems, which belong to training",
-    "digits_a": "a data set, which belongs to training",
-    "shift_a": "covariate shifts, which belong to training",
     "legacy_proteins_a": "the legacy protein cascade, marked optional",
 }
 
