@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = {
+    "feature_selection.py": "ultra-sparse net",
     "import_checkpoint.py": "ultra_sparse/sparse",
     "use_with_nnx.py": "the same within float rounding",
 }

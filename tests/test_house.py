@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sparsejax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FAMILIES = ("ultra_sparse", "sprout", "ten", "force_field", "sparse_inference")
 HEAVY = ("torch", "ase", "matplotlib", "numba", "sklearn", "jax_md")
+NEEDS_AT_IMPORT = {"models/ultra_sparse/estimator.py": "sklearn"}  # its base classes; loaded lazily itself
 OUTER = ("sparsejax.training", "sparsejax.bench", "sparsejax.cli", "sparsejax.plots", "sparsejax.demo")
 
 
@@ -55,7 +56,9 @@ def test_module_is_one_idea_long(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_are_imported_inside_functions(path):
-    assert not [name for name in _imports(path, top_level_only=True) if name.split(".")[0] in HEAVY]
+    needed = NEEDS_AT_IMPORT.get(path.relative_to(PACKAGE).as_posix())
+    imported = {name.split(".")[0] for name in _imports(path, top_level_only=True)}
+    assert not imported & {*HEAVY} - {needed}
 
 
 def test_import_is_light_and_brings_no_heavy_library():
