@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
 from sparsejax.version import __version__
 
 Override = Annotated[
@@ -26,7 +27,13 @@ Override = Annotated[
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
 Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
-BenchName = Literal["ultra_sparse"]
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+BenchName = Literal["ultra_sparse", "ultra_sparse_training"]
+# Of one family a union needs a second, hidden member to be a choice of subcommands.
+Recipe = (
+    Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")] | Annotated[None, tyro.conf.Suppress]
+)
+_EXTRAS = {"sklearn": "sklearn", "matplotlib": "plots", "numba": "bench", "torch": "torch"}
 
 
 _WRITTEN = (".pt", ".pth", ".npz")
@@ -158,12 +165,56 @@ def bench(
         update_readme(readme, name, rows)
 
 
+def train(recipe: Recipe) -> None:
+    """Train nets of a family; ``sparsejax train ultra-sparse --help`` lists its settings."""
+    from sparsejax.console import show_run, show_training
+    from sparsejax.training.errors import RunError
+    from sparsejax.training.recipes.ultra_sparse import prepare
+    from sparsejax.training.recipes.ultra_sparse import train as run_training
+
+    assert recipe is not None  # tyro asks for a family
+    try:
+        run = prepare(recipe)
+    except ValueError as error:
+        raise _UserError(str(error)) from error
+    if run.standing == "finished":
+        print(f"{run.folder}: this run is finished; see {run.folder / 'report.md'}")
+        return
+    if not recipe.quiet:
+        show_run(run)
+    try:
+        trained = run_training(run)
+    except RunError as error:
+        raise _UserError(str(error)) from error
+    if not recipe.quiet:
+        show_training(run, trained)
+
+
+def plot(folder: Folder) -> None:
+    """Draw the plots of a training run again from its logs.
+
+    Args:
+      folder: that a run of ``sparsejax train`` wrote.
+    """
+    from sparsejax.plots.ultra_sparse import draw_training
+    from sparsejax.training.errors import RunError
+
+    try:
+        paths = draw_training(folder)
+    except RunError as error:
+        raise _UserError(str(error)) from error
+    for path in paths:
+        print(path)
+
+
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "convert": convert,
     "verify": verify,
     "demo": demo,
     "bench": bench,
+    "train": train,
+    "plot": plot,
 }
 
 
@@ -192,13 +243,15 @@ def _run(arguments: Sequence[str]) -> None:
         description="Sparse and sub-quadratic models in JAX; reads the original PyTorch files without torch. "
         "--version prints the version; --debug, with any command, shows the traceback of an error.",
         args=arguments or ["--help"],
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
 
 
 def _told(error: Exception) -> int:
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
-        text = f"{text}; install the extra that has it, such as pip install 'sparsejax[bench,plots]'"
+        extra = _EXTRAS.get((error.name or "").split(".")[0], "bench,plots")
+        text = f"{text}; install the extra that has it: pip install 'sparsejax[{extra}]'"
     print(f"sparsejax: {text}", file=sys.stderr)
     return 1
 

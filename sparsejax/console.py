@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,9 @@ from rich.text import Text
 from sparsejax.checkpoint.inspection import Report
 from sparsejax.checkpoint.verification import Check
 from sparsejax.demo import DemoRow
+
+if TYPE_CHECKING:
+    from sparsejax.training.recipes.ultra_sparse import Prepared, Trained
 
 
 def show_report(report: Report, max_rows: int = 200) -> None:
@@ -56,6 +60,47 @@ def show_demo(rows: Sequence[DemoRow]) -> None:
         table.add_row(_plain(row.name), row.kind, str(row.parameters), verified, row.quality, *times)
     console = Console(highlight=False)
     console.print(table) if console.is_terminal else Console(width=160, highlight=False).print(table)
+
+
+def show_run(run: Prepared) -> None:
+    """Print what is about to be trained, and what is odd about the data."""
+    parts = (run.problem.train, run.problem.validation, run.problem.test)
+    rows = " + ".join(f"{len(part.features):,}" for part in parts)
+    lines = [
+        f"{run.problem.name}: {run.problem.task}, {run.problem.num_features:,} features, "
+        f"{rows} rows (training, validation, test)",
+        f"{run.settings.trainer}: {run.settings.seeds} seeds, {run.rounds:,} rounds of "
+        f"{run.chosen.proposals_per_round:,} proposals, nets of {run.config.num_parameters} parameters",
+        *(f"note: {note}" for note in run.notes),
+    ]
+    if run.standing == "unfinished":
+        lines.append(f"{run.folder}: continued from the last saved round")
+    for line in lines:
+        print(line, flush=True)
+
+
+def show_training(run: Prepared, trained: Trained) -> None:
+    """Print the scores beside the baselines', and where everything is."""
+    report = trained.report
+    better = "smaller" if report.metric == "mse" else "larger"
+    title = f"{report.problem}: {report.metric} ({better} is better), test with 95 % interval over seeds"
+    table = Table("model", "train", "test", "non-zeros", "bits with indices", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    interval = ""
+    if report.test.low is not None:
+        interval = f" [{report.test.low:.4g}, {report.test.high:.4g}]"
+    name = f"ultra-sparse, {len(report.seeds)} seeds"
+    own = (f"{report.train.mean:.4g}", f"{report.test.mean:.4g}{interval}")
+    table.add_row(name, *own, f"{report.parameters:,}", f"{report.storage_bits:,}")
+    for model in report.baselines:
+        scores = (f"{model.train:.4g}", f"{model.test:.4g}")
+        table.add_row(_plain(model.name), *scores, f"{model.nonzeros:,}", f"{model.storage_bits:,}")
+    console = Console(highlight=False)
+    console.print(table) if console.is_terminal else Console(width=120, highlight=False).print(table)
+    if report.tanh_floor is not None:
+        print(f"a tanh output cannot go below {report.tanh_floor:.4g} on the test part")
+    print(f"{trained.seconds:.1f} s of training; report, log, plots and the best net: {run.folder}")
 
 
 def _plain(text: str) -> Text:

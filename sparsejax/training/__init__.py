@@ -1,1 +1,1 @@
-"""Training loops and recipes."""
+"""Training loops that know no model: compiled rounds, logs, resumable folders, progress; see ``recipes``."""
