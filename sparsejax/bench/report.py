@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_LARGER_IS_BETTER = ("GB/s",)
+_LARGER_IS_BETTER = ("GB/s", "proposals/s", "accuracy")
+_SCIENTIFIC_BELOW = 0.01
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Target:
       peer: the peer to compare with; the best of all peers whose name starts with it. None: no peer.
       at_least: how many times faster than the peer.
       at_most: largest value of ours, for targets without a peer.
+      no_less: smallest value of ours, for targets without a peer where more is better.
     """
 
     peer: str | None = None
     at_least: float | None = None
     at_most: float | None = None
+    no_less: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Row:
 
     Attributes:
       case: what was measured, in words.
-      unit: of all values: "us", "s" (less is better) or "GB/s" (more is better).
+      unit: of all values: "us", "s", "MSE", ... (less is better) or "GB/s", "proposals/s", "accuracy"
+        (more is better).
       ours: our median.
       peers: medians by name; None for a peer that is not there (see notes).
       quality: error columns: name to value, or name to values by contestant.
@@ -80,6 +84,8 @@ class Row:
         """Whether a target was reached; None where its peer was not measured."""
         if target.at_most is not None:
             return self.ours <= target.at_most
+        if target.no_less is not None:
+            return self.ours >= target.no_less
         peer = self.hardest(target.peer or "")
         ratio = self.ratio(peer) if peer else None
         return None if ratio is None else ratio >= (target.at_least or 1.0)
@@ -199,6 +205,8 @@ def _target(row: Row, target: Target) -> str:
     verdict = {True: "met", False: "NOT met", None: "not measured"}[row.met(target)]
     if target.at_most is not None:
         return f"at most {_value(target.at_most, row.unit)}: {verdict}"
+    if target.no_less is not None:
+        return f"at least {_value(target.no_less, row.unit)}: {verdict}"
     peer = row.hardest(target.peer or "")
     reached = row.ratio(peer) if peer else None
     got = f" ({reached:.2f}x)" if reached is not None else ""
@@ -219,6 +227,8 @@ def _quality(quality: Mapping[str, Any]) -> str:
 
 
 def _value(value: float, unit: str) -> str:
+    if 0 < value < _SCIENTIFIC_BELOW:
+        return f"{value:.1e} {unit}"
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f} {unit}"
 
