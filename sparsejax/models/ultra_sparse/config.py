@@ -98,7 +98,10 @@ class UltraSparseConfig:
             raise ValueError("a network needs at least one input and one layer")
         for number, layer in enumerate(self.layers):
             if layer.fan_in is not None and layer.fan_in > width and not layer.variable_fan_in:
-                raise ValueError(f"layer {number} reads {layer.fan_in} inputs per neuron of only {width}")
+                raise ValueError(
+                    f"layer {number} reads {layer.fan_in} inputs per neuron of only {width}; "
+                    "lower inputs_per_neuron"
+                )
             width = layer.features
 
     @classmethod

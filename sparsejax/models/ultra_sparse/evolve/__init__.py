@@ -1,6 +1,7 @@
 """Training of ultra-sparse nets: gradient-free searches, each one compiled loop, and their refinement."""
 
 from sparsejax.models.ultra_sparse.evolve.anneal import Anneal, AnnealParams, AnnealState, anneal
+from sparsejax.models.ultra_sparse.evolve.chain import Chain, Steps, start_chain, walk
 from sparsejax.models.ultra_sparse.evolve.evosax_weights import evolve_weights
 from sparsejax.models.ultra_sparse.evolve.genetic import Genetic, GeneticParams, genetic
 from sparsejax.models.ultra_sparse.evolve.gsa import Gsa, GsaParams, gsa
@@ -17,7 +18,7 @@ from sparsejax.models.ultra_sparse.evolve.hybrid import (
     SparseFitResult,
     sparse_fit,
 )
-from sparsejax.models.ultra_sparse.evolve.mutation import RULES, Rates, Rule
+from sparsejax.models.ultra_sparse.evolve.mutation import RULES, Draws, Rates, Rule, draw, mutate
 from sparsejax.models.ultra_sparse.evolve.objective import Objective, evaluate, objective
 from sparsejax.models.ultra_sparse.evolve.polish import PolishResult, polish
 from sparsejax.models.ultra_sparse.evolve.population import Population
@@ -34,6 +35,8 @@ __all__ = [
     "Anneal",
     "AnnealParams",
     "AnnealState",
+    "Chain",
+    "Draws",
     "Genetic",
     "GeneticParams",
     "Gsa",
@@ -53,19 +56,24 @@ __all__ = [
     "Search",
     "SearchResult",
     "SparseFitResult",
+    "Steps",
     "Tempering",
     "TemperingParams",
     "TemperingState",
     "anneal",
+    "draw",
     "evaluate",
     "evolve_weights",
     "genetic",
     "gsa",
     "hill_climb",
+    "mutate",
     "objective",
     "polish",
     "run",
     "run_chains",
     "sparse_fit",
+    "start_chain",
     "tempering",
+    "walk",
 ]
