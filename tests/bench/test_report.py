@@ -109,3 +109,26 @@ def test_readme_keeps_everything_outside_of_its_markers(tmp_path):
         assert "old" not in text
     with pytest.raises(ValueError, match="bench:y:begin"):
         update_readme(readme, "y", ROWS)
+
+
+@pytest.mark.parametrize(
+    ("unit", "ours", "target", "met", "words"),
+    [
+        ("proposals/s", 2e5, Target(no_less=1.5e5), True, "at least 150,000 proposals/s: met"),
+        ("accuracy", 0.93, Target(no_less=0.94), False, "at least 0.94 accuracy: NOT met"),
+        ("MSE", 3e-5, Target(at_most=2e-5), False, "at most 2.0e-05 MSE: NOT met"),
+    ],
+)
+def test_targets_without_a_peer_point_the_right_way(unit, ours, target, met, words):
+    row = Row(
+        case="quality",
+        unit=unit,
+        ours=ours,
+        peers={"peer": ours / 2},
+        quality={},
+        targets=(target,),
+        **SETTING,
+    )
+    assert row.met(target) is met
+    assert words in markdown_table([row])
+    assert row.ratio("peer") == (0.5 if unit == "MSE" else 2.0)
