@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _LARGER_IS_BETTER = ("GB/s", "proposals/s", "accuracy")
-_SCIENTIFIC_BELOW = 0.01
+_ERRORS, _SHARES = ("MSE",), ("accuracy",)
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,12 @@ def markdown_table(rows: Sequence[Row]) -> str:
     """
     lines = ["| case | ours | peers | error | target |", "|---|---|---|---|---|"]
     cells = (_cells(row, _worth_showing(row)) for row in rows)
-    lines += ["| " + " | ".join(cell.replace("\n", "<br>") for cell in line) + " |" for line in cells]
+    lines += ["| " + " | ".join(_markdown(cell) for cell in line) + " |" for line in cells]
     return "\n".join([*lines, "", *_footer(rows)]) + "\n"
+
+
+def _markdown(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", "<br>")
 
 
 def show_rows(rows: Sequence[Row]) -> None:
@@ -187,14 +191,22 @@ def _peer(row: Row, name: str) -> str:
     value, ratio = row.peers[name], row.ratio(name)
     if value is None or ratio is None:
         return "not measured"
-    return f"{_value(value, row.unit)} ({_words(ratio)})"
+    if row.unit in _SHARES:
+        points = 100 * (row.ours - value)
+        words = f"ours is {abs(points):.1f} points {'higher' if points >= 0 else 'lower'}"
+    else:
+        words = _words(ratio, row.unit)
+    return f"{_value(value, row.unit)} ({words})"
 
 
-def _words(ratio: float) -> str:
+def _words(ratio: float, unit: str) -> str:
     """Ours against a peer, from ours' side."""
+    better, worse, same = (
+        ("lower", "higher", "as low") if unit in _ERRORS else ("faster", "slower", "as fast")
+    )
     if 0.97 < ratio < 1.03:
-        return "ours is as fast"
-    return f"ours is {ratio:.1f}x faster" if ratio > 1 else f"ours is {1 / ratio:.1f}x slower"
+        return f"ours is {same}"
+    return f"ours is {ratio:.1f}x {better}" if ratio > 1 else f"ours is {1 / ratio:.1f}x {worse}"
 
 
 def _targets(row: Row) -> str:
@@ -227,8 +239,8 @@ def _quality(quality: Mapping[str, Any]) -> str:
 
 
 def _value(value: float, unit: str) -> str:
-    if 0 < value < _SCIENTIFIC_BELOW:
-        return f"{value:.1e} {unit}"
+    if unit in (*_ERRORS, *_SHARES):
+        return f"{value:.3g} {unit}"
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f} {unit}"
 

@@ -116,7 +116,7 @@ def test_readme_keeps_everything_outside_of_its_markers(tmp_path):
     [
         ("proposals/s", 2e5, Target(no_less=1.5e5), True, "at least 150,000 proposals/s: met"),
         ("accuracy", 0.93, Target(no_less=0.94), False, "at least 0.94 accuracy: NOT met"),
-        ("MSE", 3e-5, Target(at_most=2e-5), False, "at most 2.0e-05 MSE: NOT met"),
+        ("MSE", 3e-5, Target(at_most=2e-5), False, "at most 2e-05 MSE: NOT met"),
     ],
 )
 def test_targets_without_a_peer_point_the_right_way(unit, ours, target, met, words):
@@ -132,3 +132,19 @@ def test_targets_without_a_peer_point_the_right_way(unit, ours, target, met, wor
     assert row.met(target) is met
     assert words in markdown_table([row])
     assert row.ratio("peer") == (0.5 if unit == "MSE" else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "ours", "peer", "words"),
+    [
+        ("MSE", 0.0138, 0.0543, "0.0543 MSE (ours is 3.9x lower)"),
+        ("MSE", 2.1e-5, 7.5e-6, "7.5e-06 MSE (ours is 2.8x higher)"),
+        ("accuracy", 0.953, 0.962, "0.962 accuracy (ours is 0.9 points lower)"),
+        ("proposals/s", 8e5, 4e4, "40,000 proposals/s (ours is 20.0x faster)"),
+    ],
+)
+def test_comparisons_speak_of_what_is_measured(unit, ours, peer, words):
+    row = Row(case="a | b", unit=unit, ours=ours, peers={"peer": peer}, quality={}, **SETTING)
+    table = markdown_table([row])
+    assert words in table
+    assert "a \\| b" in table, "a bar in a cell would end it"
