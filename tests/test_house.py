@@ -73,3 +73,13 @@ def test_import_is_light_and_brings_no_heavy_library():
     ).stdout.split()
     assert float(seconds) < 0.5
     assert not set(loaded) & {*HEAVY, "flax", "orbax", "tyro", "rich"}
+
+
+def test_running_a_net_imports_no_training():
+    program = (
+        "import sys, sparsejax.models.ultra_sparse.convert\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules} & {'optax', 'sklearn'}))\n"
+        "print('sparsejax.models.ultra_sparse.evolve' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["", "False"]

@@ -6,17 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sparsejax.models.ultra_sparse.config import Layer, UltraSparseConfig, dense, masked, sparse
-from sparsejax.models.ultra_sparse.evolve import (
-    anneal,
-    evolve_weights,
-    genetic,
-    gsa,
-    hill_climb,
-    objective,
-    polish,
-    sparse_fit,
-    tempering,
-)
 from sparsejax.models.ultra_sparse.export_c import export_c
 from sparsejax.models.ultra_sparse.export_numpy import export_numpy
 from sparsejax.models.ultra_sparse.features import expand_input
@@ -29,16 +18,49 @@ from sparsejax.models.ultra_sparse.metrics import (
     storage_bits,
 )
 from sparsejax.models.ultra_sparse.model import DenseNet, UltraSparseNet
-from sparsejax.models.ultra_sparse.problems import PROBLEMS, Problem, make_problem
 from sparsejax.models.ultra_sparse.quantize import quantize, quantize_weights, with_sign_hidden
-from sparsejax.models.ultra_sparse.report import Report, evaluate_seeds, tanh_head_floor
 
 if TYPE_CHECKING:
     from sparsejax.models.ultra_sparse.estimator import TableWarning as TableWarning
     from sparsejax.models.ultra_sparse.estimator import UltraSparseClassifier as UltraSparseClassifier
     from sparsejax.models.ultra_sparse.estimator import UltraSparseRegressor as UltraSparseRegressor
+    from sparsejax.models.ultra_sparse.evolve import anneal as anneal
+    from sparsejax.models.ultra_sparse.evolve import evolve_weights as evolve_weights
+    from sparsejax.models.ultra_sparse.evolve import genetic as genetic
+    from sparsejax.models.ultra_sparse.evolve import gsa as gsa
+    from sparsejax.models.ultra_sparse.evolve import hill_climb as hill_climb
+    from sparsejax.models.ultra_sparse.evolve import objective as objective
+    from sparsejax.models.ultra_sparse.evolve import polish as polish
+    from sparsejax.models.ultra_sparse.evolve import sparse_fit as sparse_fit
+    from sparsejax.models.ultra_sparse.evolve import tempering as tempering
+    from sparsejax.models.ultra_sparse.problems import PROBLEMS as PROBLEMS
+    from sparsejax.models.ultra_sparse.problems import Problem as Problem
+    from sparsejax.models.ultra_sparse.problems import make_problem as make_problem
+    from sparsejax.models.ultra_sparse.report import Report as Report
+    from sparsejax.models.ultra_sparse.report import evaluate_seeds as evaluate_seeds
+    from sparsejax.models.ultra_sparse.report import tanh_head_floor as tanh_head_floor
 
-_ESTIMATORS = ("TableWarning", "UltraSparseClassifier", "UltraSparseRegressor")
+_HOMES = {
+    "TableWarning": "estimator",
+    "UltraSparseClassifier": "estimator",
+    "UltraSparseRegressor": "estimator",
+    "anneal": "evolve",
+    "evolve_weights": "evolve",
+    "genetic": "evolve",
+    "gsa": "evolve",
+    "hill_climb": "evolve",
+    "objective": "evolve",
+    "polish": "evolve",
+    "sparse_fit": "evolve",
+    "tempering": "evolve",
+    "PROBLEMS": "problems",
+    "Problem": "problems",
+    "make_problem": "problems",
+    "Report": "report",
+    "evaluate_seeds": "report",
+    "tanh_head_floor": "report",
+}
+"""Training, imported when first asked for: running a net needs no optimiser, and no scikit-learn."""
 
 __all__ = [
     "PROBLEMS",
@@ -83,7 +105,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the estimators, which need scikit-learn, when they are first used."""
-    if name in _ESTIMATORS:
-        return getattr(importlib.import_module(f"{__name__}.estimator"), name)
+    """Import the names of training when they are first used."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Public names."""
+    return sorted(__all__)
