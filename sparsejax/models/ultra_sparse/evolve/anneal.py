@@ -90,12 +90,10 @@ class Anneal:
     def _rounds_per_cycle(self) -> int:
         return -(-self.steps // self.steps_per_round)
 
-    def init(
-        self, key: jax.Array, goal: Objective, hyper: AnnealParams, start: Params | None = None
-    ) -> AnnealState:
-        """The state before the first round, at ``start`` or at a random net."""
+    def init(self, key: jax.Array, goal: Objective, hyper: AnnealParams) -> AnnealState:
+        """The state before the first round, at a random net."""
         del hyper
-        params = self._fresh(key, jnp.asarray(0), goal) if start is None else start
+        params = self._fresh(key, jnp.asarray(0), goal)
         return AnnealState(key, jnp.asarray(0), start_chain(params, evaluate(self.config, params, goal)))
 
     def advance(self, state: AnnealState, goal: Objective, hyper: AnnealParams) -> tuple[AnnealState, Record]:

@@ -157,7 +157,10 @@ _run_vmapped = jax.jit(_chains, static_argnums=1)
 @partial(jax.jit, static_argnums=(1, 4))
 def _run_sharded(keys: jax.Array, search: Search, goal: Objective, hyper: Any, mesh: Mesh) -> SearchResult:
     along, whole = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-    body = lambda keys, goal, hyper: _chains(keys, search, goal, hyper)  # noqa: E731
-    return jax.shard_map(body, mesh=mesh, in_specs=(along, whole, whole), out_specs=along, check_vma=False)(
-        keys, goal, hyper
-    )
+
+    def body(keys: jax.Array, goal: Objective, hyper: Any) -> SearchResult:
+        return _chains(keys, search, goal, hyper)
+
+    specs = (along, whole, whole)
+    spread = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=along, check_vma=False)
+    return spread(keys, goal, hyper)
