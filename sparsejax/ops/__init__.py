@@ -1,0 +1,1 @@
+"""Numerical kernels of the model families, each with one signature and several backends."""
