@@ -74,8 +74,9 @@ class Checkpoint:
     def apply(self, *inputs: Any, **options: Any) -> Any:
         """The jitted forward pass.
 
-        Options that are arrays or floats are traced; all others (None, bool, int, str, tuples of them)
-        are static, since they change shapes or paths: each new value compiles once.
+        Options that are arrays, floats or trees of arrays (such as a carried state) are traced; all others
+        (None, bool, int, str, tuples of them) are static, since they change shapes or paths: each new value
+        compiles once.
 
         Args:
           inputs: arrays, as the family's module takes them.
@@ -89,11 +90,7 @@ class Checkpoint:
             verdict makes the call synchronous; inside another jit there is none.
         """
         self._family.check_inputs(self.config, *inputs, **options)
-        traced = {
-            name: value
-            for name, value in options.items()
-            if isinstance(value, jax.Array | np.ndarray | float)
-        }
+        traced = {name: value for name, value in options.items() if _is_traced(value)}
         static = tuple(sorted((name, value) for name, value in options.items() if name not in traced))
         outputs, is_nan = _apply(self.model, static, self.params, inputs, traced)
         if not isinstance(is_nan, jax.core.Tracer) and is_nan:
@@ -110,6 +107,10 @@ class Checkpoint:
         return (
             f"Checkpoint(kind={self.kind!r}, variant={self.variant!r}, {count} values, config={self.config})"
         )
+
+
+def _is_traced(option: Any) -> bool:
+    return any(isinstance(leaf, jax.Array | np.ndarray | float) for leaf in jax.tree.leaves(option))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

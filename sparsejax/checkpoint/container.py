@@ -139,6 +139,11 @@ def common_prefix(keys: Mapping[str, Any]) -> str:
     return prefix
 
 
+def same_tensor(left: Any, right: Any) -> bool:
+    """Whether two entries of a file are one tensor, as tied weights are."""
+    return bool(_identity(left) == _identity(right))
+
+
 def _find(tree: Any) -> tuple[str | None, Mapping[str, Any], dict[str, Any]]:
     if not isinstance(tree, Mapping):
         raise UnknownFormatError(f"holds a {type(tree).__name__}, not a state dict; save model.state_dict()")

@@ -51,11 +51,13 @@ class AmbiguousVariantError(CheckpointError):
 
     Attributes:
       choices: what can be given.
+      kind: the family, where that is known and only its variant is not.
     """
 
-    def __init__(self, message: str, choices: Sequence[str] = ()):
+    def __init__(self, message: str, choices: Sequence[str] = (), kind: str | None = None):
         super().__init__(message)
         self.choices = tuple(choices)
+        self.kind = kind
 
 
 class MissingKeyError(CheckpointError):

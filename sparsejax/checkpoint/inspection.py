@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsejax.checkpoint import registry, store
-from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.checkpoint.errors import AmbiguousVariantError, CheckpointError
 from sparsejax.checkpoint.source_file import is_native, located, open_source
 from sparsejax.checkpoint.tree import flatten
 
@@ -32,7 +32,7 @@ class Report:
       path: the file or directory.
       file_format: "zip", "legacy", "npz" or "sparsejax".
       kind: family; None if no family recognises it.
-      variant: layout within the family.
+      variant: layout within the family; None if only the caller can tell, see `problem`.
       config: as far as shapes and metadata tell; None if `problem` says why not.
       tensors: one row per tensor.
       metadata: names beside the state dict.
@@ -112,6 +112,8 @@ def _identified(report: Report, source: Any) -> Report:
             )
     except CheckpointError as error:
         fields["problem"] = error
+        if isinstance(error, AmbiguousVariantError) and error.kind is not None:
+            fields["kind"] = error.kind
     return Report(**{**vars(report), **fields})
 
 

@@ -7,6 +7,7 @@ light and this room needs to know no model.
 from __future__ import annotations
 
 import importlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,13 +40,18 @@ class Family:
     Attributes:
       kind: the family's name, such as "ultra_sparse".
       layouts: key patterns by variant; files that fit none are compared with them in the error.
-      detect: (tensors, metadata) -> variant, or None if the file is not of this family. Looks at the
-        keys that make a layout, not at completeness: what is missing is told by name later.
+      detect: (tensors, metadata) -> variant; all that it may be, where only the caller can tell; or None if
+        the file is not of this family. Looks at the keys that make a layout, not at completeness: what is
+        missing is told by name later.
       config_from: (variant, tensors, metadata, overrides) -> config; raises `AmbiguousVariantError`
         with the override to give where neither shapes nor metadata tell.
       rules: (variant, config) -> conversion table.
       stored_config: config -> what a file may hold under "config" to say what its shapes do not; written
         on export only where it is needed.
+      overrides_for: config -> overrides that its reader gives to a bare state dict, for families whose own
+        projects refuse to find anything else in one; None: ``stored_config`` is put into bare ones too.
+      same_function: (config, config) -> whether networks with them compute the same from equal parameters, so
+        that a file which says one may be written for the other.
       build: config -> linen module.
       example_inputs: config -> positional inputs that initialise the module (shapes suffice).
       config_to_json: config -> plain dict.
@@ -59,7 +65,7 @@ class Family:
 
     kind: str
     layouts: Mapping[str, Sequence[str]]
-    detect: Callable[[Tensors, Mapping[str, Any]], str | None]
+    detect: Callable[[Tensors, Mapping[str, Any]], str | tuple[str, ...] | None]
     config_from: Callable[[str, Tensors, Mapping[str, Any], Mapping[str, Any]], Any]
     rules: Callable[[str, Any], Sequence[Rule]]
     build: Callable[[Any], Any]
@@ -67,6 +73,8 @@ class Family:
     config_to_json: Callable[[Any], Mapping[str, Any]]
     config_from_json: Callable[[Mapping[str, Any]], Any]
     stored_config: Callable[[Any], Mapping[str, Any]] = _nothing
+    overrides_for: Callable[[Any], Mapping[str, Any]] | None = None
+    same_function: Callable[[Any, Any], bool] = operator.eq
     check_params: Callable[..., None] = _accept
     check_inputs: Callable[..., None] = _accept
     evaluate: Callable[[Any, Mapping[str, Any]], Any] = _apply_in_order
@@ -95,10 +103,12 @@ def register(family: Family) -> None:
 
 
 def families() -> dict[str, Family]:
-    """All families by kind, declared ones included."""
+    """All families by kind, in the order of declaration, whichever module was imported first."""
     for module in _declared:
         importlib.import_module(module)
-    return dict(_families)
+    place = {module: number for number, module in enumerate(_declared)}
+    ordered = sorted(_families.items(), key=lambda entry: place.get(entry[1].detect.__module__, len(place)))
+    return dict(ordered)
 
 
 def find(kind: str) -> Family:
@@ -126,7 +136,7 @@ def identify(
 
     Raises:
       UnknownFormatError: no family recognises the keys, or ``variant`` does not exist; names the nearest.
-      AmbiguousVariantError: several families do.
+      AmbiguousVariantError: several families do, or a family needs to be told the variant.
     """
     candidates = families() if kind is None else {kind: find(kind)}
     found = {name: family.detect(tensors, metadata) for name, family in candidates.items()}
@@ -144,6 +154,13 @@ def identify(
     if len(matches) > 1:
         raise AmbiguousVariantError(f"the tensors fit the kinds {shown(matches)}; give kind=", tuple(matches))
     ((name, detected),) = matches.items()
+    if isinstance(detected, tuple):
+        raise AmbiguousVariantError(
+            f"the tensors fit the variants {shown(detected)} of {name!r}, which use them differently; "
+            "give variant=",
+            detected,
+            name,
+        )
     return candidates[name], detected
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from sparsejax.checkpoint.container import Layout, pack
 from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
     ExportError,
+    MissingKeyError,
     UnexpectedKeyError,
     UnknownFormatError,
     file_name,
@@ -94,10 +96,11 @@ def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None 
     state = _state(ck, family, variant, layout)
     with located(path):
         if file_format == "npz":
-            _metadata_that_rebuilds(ck, family, variant, state, {})
+            _metadata_that_rebuilds(ck, family, variant, state, {}, bare=True)
             npz_file.write(pack(state, {}, layout), path)
             return
-        metadata = _metadata_that_rebuilds(ck, family, variant, state, ck.metadata)
+        bare = layout.container is None
+        metadata = _metadata_that_rebuilds(ck, family, variant, state, ck.metadata, bare=bare)
         torch_file.write(pack(state, metadata, layout), path)
 
 
@@ -107,6 +110,8 @@ def _metadata_that_rebuilds(
     variant: str,
     state: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
+    *,
+    bare: bool,
 ) -> Mapping[str, Any]:
     """What must lie beside the state dict for the file to mean this model; the given metadata if it does.
 
@@ -115,12 +120,20 @@ def _metadata_that_rebuilds(
     """
     stored = metadata.get("config")
     told = {**(stored if isinstance(stored, Mapping) else {}), **family.stored_config(ck.config)}
-    for candidate in (metadata, {**metadata, "config": told}):
-        try:
-            if family.config_from(variant, state, candidate, {}) == ck.config:
-                return candidate
-        except AmbiguousVariantError:  # a layout that never says; its reader has to be told
-            return metadata
+    attempts: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [(metadata, {})]
+    if bare and family.overrides_for is not None:
+        attempts.append((metadata, family.overrides_for(ck.config)))
+    else:
+        attempts.append(({**metadata, "config": told}, {}))
+    for same in (operator.eq, family.same_function):
+        for beside, overrides in attempts:
+            try:
+                if same(family.config_from(variant, state, beside, overrides), ck.config):
+                    return beside
+            except AmbiguousVariantError:  # a layout that never says; its reader has to be told
+                return metadata
+            except MissingKeyError:
+                continue
     raise ExportError(f"the variant {variant!r} cannot say that this model is {ck.config}")
 
 

@@ -20,7 +20,7 @@ from sparsejax.checkpoint.save import export_pt, save
 from sparsejax.checkpoint.source_file import check_readable, located, open_source
 from sparsejax.checkpoint.tree import flatten
 
-_OUTPUT_NAMES = ("outputs", "output", "output_f32")
+_OUTPUT_NAMES = ("outputs", "output", "output_f32", "logits")
 DEFAULT_TOLERANCE = 3e-5
 
 
@@ -45,7 +45,7 @@ def verify(
     Args:
       path: as for `load`.
       reference: ``.npz`` with ``outputs`` and the inputs by name (see the family: ``x`` or ``features`` for
-        ultra-sparse nets).
+        ultra-sparse nets, ``ids`` for language models, whose outputs may be called ``logits``).
       tolerance: largest absolute difference of the outputs.
       options: kind, variant, overrides, dtype of `load`.
 

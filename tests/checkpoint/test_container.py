@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsejax.checkpoint.container import CONTAINERS, PREFIXES, Layout, common_prefix, pack, unpack
+from sparsejax.checkpoint.container import (
+    CONTAINERS,
+    PREFIXES,
+    Layout,
+    common_prefix,
+    pack,
+    same_tensor,
+    unpack,
+)
 from sparsejax.checkpoint.errors import UnexpectedKeyError, UnknownFormatError
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -84,6 +92,11 @@ def test_integers_that_jax_narrows_get_their_dtype_back():
     assert layout.integer_dtypes == {"i": "int64"}
     narrowed = {"w": WEIGHT, "i": INDEX.astype(np.int32)}
     assert equal(pack(narrowed, metadata, layout), {"w": WEIGHT, "i": INDEX})
+
+
+def test_a_copy_is_not_the_same_tensor():
+    tied = {"a": WEIGHT, "b": WEIGHT, "c": WEIGHT.copy()}
+    assert same_tensor(tied["a"], tied["b"]) and not same_tensor(tied["a"], tied["c"])
 
 
 def test_a_tensor_that_lies_beside_its_state_dict_again_is_remembered_as_tied():

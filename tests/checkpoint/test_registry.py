@@ -92,6 +92,25 @@ def test_nearest_counts_patterns_and_says_nothing_of_what_is_there(known):
     assert nearest(tensors("q"), {}) == "none is registered"
 
 
+def test_variants_that_only_the_caller_can_tell_are_asked_for(known):
+    registry.register(family("twins", {"left": ("t",), "right": ("t",)}, detect=_twins))
+    with pytest.raises(AmbiguousVariantError, match="'left', 'right' of 'twins'.*give variant=") as caught:
+        identify(tensors("t"), {})
+    assert (caught.value.choices, caught.value.kind) == (("left", "right"), "twins")
+    assert identify(tensors("t"), {}, variant="right")[1] == "right"
+
+
+def _twins(tensors, metadata):
+    return ("left", "right") if "t" in tensors else None
+
+
+def test_families_come_in_the_order_of_declaration(monkeypatch):
+    registry.families()
+    backwards = dict(reversed(registry._families.items()))
+    monkeypatch.setattr(registry, "_families", backwards)
+    assert [f"sparsejax.models.{kind}.convert" for kind in registry.families()] == registry._declared
+
+
 def test_a_kind_is_registered_once(known):
     registry.register(ALPHA)  # the same again does no harm
     with pytest.raises(ValueError, match="'alpha' is registered already"):
