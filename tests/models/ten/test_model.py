@@ -1,0 +1,264 @@
+"""The network: streaming, packed documents, both stacks, precision, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.models.ten import EigenstateLayer, TemporalEigenstateConfig, TemporalEigenstateNetwork
+from sparsejax.models.ten.init import RING
+from sparsejax.models.ten.state import check_state, initial_state
+
+TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 32, (2, 9)))
+SEQUENTIAL = EigenstateLayer("eigenvectors", coupling="scaled", gate=False, activation="gelu")
+EVERYTHING = EigenstateLayer(
+    selective=True, memory=True, short_conv=3, attention_layers=(1,), attention_window=2, normalize_input=True
+)
+NETWORKS = {
+    "paper": {},
+    "seed": {"variant": "seed"},
+    "no resonance": {"use_resonance": False, "pos_emb_type": "sinusoidal", "tie_weights": False},
+    "sequential": {"variant": "modern", "layer": SEQUENTIAL},
+    "everything": {"variant": "modern", "layer": EVERYTHING, "pos_emb_type": "none"},
+    "two stacks": {
+        "variant": "modern",
+        "layer": EigenstateLayer(coupling="full"),
+        "long_layer": EigenstateLayer(coupling="none", memory=True, band_gates=4, short_conv=4),
+        "context_threshold": 6,
+    },
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def build(name, **fields):
+    sizes = {"vocab_size": 32, "dim": 8, "n_layers": 2, "num_eigenstates": 4, "n_heads": 2}
+    config = TemporalEigenstateConfig(
+        **{**sizes, "max_seq_len": 16, "dropout": 0.0, "use_gradient_checkpointing": False}
+        | {**NETWORKS[name], **fields}
+    )
+    return config, TemporalEigenstateNetwork(config)
+
+
+def start(name, **fields):
+    config, model = build(name, **fields)
+    return config, model, jax.jit(model.init)(jax.random.key(1), TOKENS)["params"]
+
+
+def worst(left, right):
+    return float(jnp.abs(left - right).max())
+
+
+@every_network
+def test_counts_its_parameters_and_survives_json(name):
+    config, model = build(name)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS)["params"]
+    table = config.pos_emb_type == "sinusoidal" and shapes.pop("position_embedding")
+    assert bool(table) == (name == "no resonance")
+    assert config.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert TemporalEigenstateConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@every_network
+def test_parts_with_a_carried_state_give_what_the_whole_gives(name):
+    config, model, params = start(name)
+    stacks = (None,) if config.long_layer is None else ("short", "long", "both")
+    apply = jax.jit(model.apply, static_argnames="stack")
+    for stack in stacks:
+        whole = apply({"params": params}, TOKENS, stack=stack)
+        first = apply({"params": params}, TOKENS[:, :5], stack=stack)
+        second = apply({"params": params}, TOKENS[:, 5:8], state=first.state)
+        third = apply({"params": params}, TOKENS[:, 8:], state=second.state)
+        parts = [first.logits, second.logits, third.logits]
+        assert worst(jnp.concatenate(parts, axis=1), whole.logits) < 1e-5
+        assert jax.tree.structure(third.state) == jax.tree.structure(whole.state)
+        for left, right in zip(jax.tree.leaves(third.state), jax.tree.leaves(whole.state), strict=True):
+            assert worst(left.astype(float), right.astype(float)) < 1e-5
+        check_state(config, third.state, 2)
+
+
+@every_network
+def test_packed_documents_do_not_see_each_other(name):
+    _, model, params = start(name)
+    stack = "long" if name == "two stacks" else None
+    apply = jax.jit(model.apply, static_argnames="stack")
+    ids = jnp.array([[5, 5, 5, 9, 9, 9, 9, 9, 9], [1, 2, 2, 2, 2, 2, 2, 2, 2]])
+    packed = apply({"params": params}, TOKENS, segment_ids=ids, stack=stack)
+    for row, begin in ((0, 3), (1, 1)):
+        alone = apply({"params": params}, TOKENS[row : row + 1, begin:], stack=stack)
+        assert worst(packed.logits[row, begin:], alone.logits[0]) < 1e-5
+        for left, right in zip(jax.tree.leaves(packed.state), jax.tree.leaves(alone.state), strict=True):
+            assert worst(left[row].astype(float), right[0].astype(float)) < 1e-5
+    assert packed.state.position.tolist() == [6, 8]
+
+
+def test_a_state_and_segments_together():
+    """The first document goes on; the second, which begins inside the call, knows nothing of it."""
+    _, model, params = start("everything")
+    apply = jax.jit(model.apply)
+    before = apply({"params": params}, TOKENS[:, :3])
+    ids = jnp.array([[0, 0, 1, 1, 1, 1]] * 2)
+    after = apply({"params": params}, TOKENS[:, 3:], before.state, ids)
+    whole = apply({"params": params}, TOKENS[:, :5])
+    assert worst(after.logits[:, :2], whole.logits[:, 3:]) < 1e-5
+    alone = apply({"params": params}, TOKENS[:, 5:])
+    assert worst(after.logits[:, 2:], alone.logits) < 1e-5
+
+
+def test_two_stacks_switch_by_length_as_published():
+    _, model, params = start("two stacks")
+    apply = jax.jit(model.apply, static_argnames="stack")
+    logits = {stack: apply({"params": params}, TOKENS, stack=stack).logits for stack in ("short", "long")}
+    assert worst(apply({"params": params}, TOKENS).logits, logits["long"]) == 0
+    assert worst(apply({"params": params}, TOKENS[:, :6]).logits, logits["short"][:, :6]) < 1e-6
+    both = apply({"params": params}, TOKENS, stack="both")
+    assert worst(both.logits[:, :6], logits["short"][:, :6]) < 1e-6
+    assert worst(both.logits[:, 6:], logits["long"][:, 6:]) < 1e-6
+    assert (len(both.state.short), len(both.state.long), both.state.stack) == (2, 2, "both")
+
+
+@every_network
+def test_the_past_alone_matters(name):
+    _, model, params = start(name)
+    stack = "both" if name == "two stacks" else None
+    changed = TOKENS.at[:, 5].set((TOKENS[:, 5] + 1) % 32)
+    apply = jax.jit(model.apply, static_argnames="stack")
+    before, after = (apply({"params": params}, ids, stack=stack).logits for ids in (TOKENS, changed))
+    assert worst(before[:, :5], after[:, :5]) == 0
+    assert worst(before[:, 5:], after[:, 5:]) > 1e-4
+
+
+def test_legacy_chunks_look_ahead_and_have_no_state():
+    config, model, params = start("sequential", layer=EigenstateLayer(anticausal_chunk=8))
+    apply = jax.jit(model.apply)
+    before, after = (apply({"params": params}, ids) for ids in (TOKENS, TOKENS.at[:, 5].set(0)))
+    assert before.state is None
+    assert worst(before.logits[:, 0], after.logits[:, 0]) > 1e-6
+    with pytest.raises(ValueError, match="takes no state"):
+        model.apply({"params": params}, TOKENS, segment_ids=TOKENS)
+    with pytest.raises(ValueError, match="has no state"):
+        initial_state(config, 2)
+
+
+def test_bfloat16_computes_in_it_and_keeps_states_and_logits_wide():
+    config, _, params = start("everything")
+    model = TemporalEigenstateNetwork(config, dtype=jnp.bfloat16)
+    out = jax.jit(model.apply)({"params": params}, TOKENS)
+    hidden = jax.eval_shape(lambda: model.apply({"params": params}, TOKENS, method="hidden"))[0]
+    assert hidden.dtype == jnp.bfloat16
+    assert out.logits.dtype == out.state.short[0].eigenstates[0].dtype == jnp.float32
+    exact = TemporalEigenstateNetwork(config).apply({"params": params}, TOKENS).logits
+    assert 0 < worst(out.logits, exact) < 0.03 * float(jnp.abs(exact).max())
+
+
+@pytest.mark.parametrize("name", ["paper", "everything"])
+def test_gradients_are_finite_and_checkpointing_changes_none(name):
+    config, model, params = start(name)
+    again = TemporalEigenstateNetwork(dataclasses.replace(config, use_gradient_checkpointing=True))
+
+    def gradient(model):
+        def loss(params):
+            return jnp.mean(jax.nn.log_softmax(model.apply({"params": params}, TOKENS).logits)[..., 0])
+
+        return jax.jit(jax.grad(loss))(params)
+
+    plain, recomputed = gradient(model), gradient(again)
+    for left, right in zip(jax.tree.leaves(plain), jax.tree.leaves(recomputed), strict=True):
+        assert bool(jnp.isfinite(left).all()) and worst(left, right) < 1e-6
+    if name == "everything":
+        frozen = jax.tree.map(jnp.zeros_like, params["layer_1"]["decay_logit"]) + 200.0
+        params = {**params, "layer_1": {**params["layer_1"], "decay_logit": frozen}}
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient(model)))
+
+
+def test_embeddings_instead_of_ids_and_dropout_in_training():
+    config, model, params = start("paper", dropout=0.5, pos_emb_type="none")
+    embedded = params["token_embedding"]["embedding"][TOKENS]
+    ids, floats = (model.apply({"params": params}, x).logits for x in (TOKENS, embedded))
+    assert worst(ids, floats) == 0
+    key = {"dropout": jax.random.key(2)}
+    assert worst(model.apply({"params": params}, TOKENS, train=True, rngs=key).logits, ids) > 1e-3
+
+
+@pytest.mark.parametrize(("variant", "clip"), [("modern", 1.0), ("paper", 0.99)])
+def test_ring_starts_slow_and_legacy_forgets(variant, clip):
+    for init, low, high in (("ring", RING[0], min(RING[1], clip)), ("legacy", 0.0, 0.5)):
+        config = TemporalEigenstateConfig(
+            variant=variant, init=init, dim=4, vocab_size=3, num_eigenstates=256, n_layers=1, max_seq_len=4
+        )
+        params = jax.jit(TemporalEigenstateNetwork(config).init)(jax.random.key(0), jnp.zeros((1, 1), int))
+        layer = params["params"]["layer_0"]
+        logits = layer["decay_logit"] if variant == "modern" else layer["cells"]["decay_logit"]
+        magnitudes = clip * jax.nn.sigmoid(logits)
+        assert low <= float(magnitudes.min()) <= float(magnitudes.max()) <= high
+        assert float(magnitudes.max()) > 0.9 * high
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dim": 0}, "dim must be a whole number of at least 1"),
+        ({"n_layers": True}, "n_layers must be"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"eigenvalue_clip": 0.0}, "eigenvalue_clip"),
+        ({"resonance_epsilon": -0.1}, "resonance_epsilon"),
+        ({"energy_reg_weight": float("nan")}, "energy_reg_weight"),
+        ({"ffn_multiplier": 0.0}, "ffn_multiplier"),
+        ({"variant": "v1"}, "variant 'v1' is not one of"),
+        ({"pos_emb_type": "rotary"}, "pos_emb_type 'rotary'"),
+        ({"long_layer": EigenstateLayer()}, "belongs to the variant 'modern'"),
+        ({"variant": "modern", "n_heads": 3}, "does not divide among n_heads=3"),
+        ({"variant": "modern", "layer": EigenstateLayer(attention_layers=(9,))}, "attention_layers has 9"),
+    ],
+)
+def test_impossible_networks_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TemporalEigenstateConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"coupling": "scaled"}, "goes with coupling 'scaled'"),
+        ({"projection": "eigenvectors", "coupling": "scaled", "memory": True}, "no selection, convolution"),
+        ({"anticausal_chunk": 4, "selective": True}, "constant eigenvalues"),
+        ({"attention_window": 0}, "attention_window"),
+        ({"activation": "relu"}, "activation 'relu'"),
+    ],
+)
+def test_impossible_layers_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        EigenstateLayer(**fields)
+
+
+def test_calls_that_cannot_be_right_are_refused():
+    config, model = build("paper")
+    variables = {"params": jax.eval_shape(model.init, jax.random.key(0), TOKENS)["params"]}
+    calls = {
+        "an empty sequence": (TOKENS[:, :0],),
+        "integer ids": (TOKENS[0],),
+        "segment_ids has shape": (TOKENS, None, TOKENS[:, :4]),
+    }
+    for message, inputs in calls.items():
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(model.apply, variables, *inputs)
+    with pytest.raises(ValueError, match="needs a network with two stacks"):
+        jax.eval_shape(lambda: model.apply(variables, TOKENS, stack="long"))
+    with pytest.raises(ValueError, match="shape"):
+        check_state(config, initial_state(config, 3), 2)
+    with pytest.raises(ValueError, match="other layers"):
+        check_state(dataclasses.replace(config, n_layers=3), initial_state(config, 2), 2)
+    with pytest.raises(ValueError, match="earlier output"):
+        check_state(config, "state", 2)
+
+
+def test_positions_beyond_the_table_are_never_garbage():
+    _, model, params = start("paper")
+    state = initial_state(build("paper")[0], 2).replace(position=jnp.array([15, 3]))
+    logits = model.apply({"params": params}, TOKENS[:, :2], state).logits
+    assert bool(jnp.isnan(logits[0, 1]).all()), "position 16 of a table of 16"
+    assert bool(jnp.isfinite(logits[0, 0]).all()) and bool(jnp.isfinite(logits[1]).all())
