@@ -1,1 +1,1 @@
-"""Training loops that know no model: compiled rounds, logs, resumable folders, progress; see ``recipes``."""
+"""Training that knows no model: compiled rounds, gradient steps, text, logs, run folders; see ``recipes``."""

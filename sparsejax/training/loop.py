@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -119,33 +120,40 @@ def run_rounds(
     at_most: int,
     on_records: Callable[[int, Any], None],
     save: Callable[[int, Any], None],
-    save_seconds: float,
+    save_seconds: float = math.inf,
+    save_rounds: float = math.inf,
+    on_states: Callable[[int, Any], None] | None = None,
 ) -> Any:
     """Call a compiled step until all rounds are done; log after every call, save now and then.
 
     Args:
       states: after ``start`` rounds.
-      step: (states, count) -> (states, records), `compiled_rounds` with its data.
+      step: (states, count) -> (states, records): `compiled_rounds` with its data, or
+        `sparsejax.training.gradient_step.compiled_steps` with its batches.
       start: rounds done.
       stop: rounds in all.
       at_most: rounds per call.
       on_records: takes the rounds done before the call and its records, as NumPy arrays (count, seeds, ...).
-      save: takes the rounds done and the states; called when ``save_seconds`` have passed since the last
-        time, and at the end.
+      save: takes the rounds done and the states; called when ``save_seconds`` have passed or
+        ``save_rounds`` been done since the last time, and at the end.
       save_seconds: 0 saves after every call.
+      save_rounds: a multiple of ``at_most``, else a save comes after the call that completes them.
+      on_states: takes the rounds done and the states after every call, before they are saved.
 
     Returns:
       the states after ``stop`` rounds.
     """
-    done, saved_at = start, time.monotonic()
+    done, saved, saved_at = start, start, time.monotonic()
     while done < stop:
         count = min(at_most, stop - done)
         states, records = step(states, count)
         on_records(done, jax.tree.map(partial(_rows, count=count), jax.device_get(records)))
         done += count
-        if done == stop or time.monotonic() - saved_at >= save_seconds:
+        if on_states is not None:
+            on_states(done, states)
+        if done == stop or done - saved >= save_rounds or time.monotonic() - saved_at >= save_seconds:
             save(done, states)
-            saved_at = time.monotonic()
+            saved, saved_at = done, time.monotonic()
     return states
 
 

@@ -17,7 +17,9 @@ LINE_SECONDS = 5.0
 
 
 @contextmanager
-def shown_progress(what: str, *, start: int, stop: int, style: Style = "auto") -> Iterator[Update]:
+def shown_progress(
+    what: str, *, start: int, stop: int, style: Style = "auto", unit: str = "round"
+) -> Iterator[Update]:
     """Show the rounds of a run as they go by.
 
     Args:
@@ -26,6 +28,7 @@ def shown_progress(what: str, *, start: int, stop: int, style: Style = "auto") -
       stop: rounds in all.
       style: "auto" is a `rich` bar if the output is a terminal and plain lines otherwise; "plain" is lines
         in any case, "quiet" nothing.
+      unit: what a round is called.
 
     Returns:
       a context manager that gives the function to call after rounds.
@@ -38,13 +41,13 @@ def shown_progress(what: str, *, start: int, stop: int, style: Style = "auto") -
     if style == "quiet":
         yield lambda done, words: None
     elif style == "plain" or not sys.stdout.isatty():
-        yield _lines(what, stop)
+        yield _lines(what, stop, unit)
     else:
         with _bar(what, start, stop) as update:
             yield update
 
 
-def _lines(what: str, stop: int) -> Update:
+def _lines(what: str, stop: int, unit: str) -> Update:
     last = time.monotonic()
 
     def update(done: int, words: str) -> None:
@@ -52,7 +55,7 @@ def _lines(what: str, stop: int) -> Update:
         if done < stop and time.monotonic() - last < LINE_SECONDS:
             return
         last = time.monotonic()
-        print(f"{what}: round {done} of {stop}, {words}", flush=True)
+        print(f"{what}: {unit} {done} of {stop}, {words}", flush=True)
 
     return update
 

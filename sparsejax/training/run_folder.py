@@ -4,7 +4,7 @@
 
   run/
     run.json     settings, versions, whether finished
-    log.csv      one row per round (`logs`)
+    log.csv      one row per round (`logs`), or metrics.jsonl (`metric_log`)
     state/       the last saved state (`state`)
     ...          what the recipe writes at the end
 """
@@ -29,7 +29,7 @@ STATE_FOLDER = "state"
 
 Standing = Literal["new", "unfinished", "finished"]
 
-_TEMPORARY = re.compile(r"[a-z_]+\.(json|csv)\.[0-9a-f]{16}")
+_TEMPORARY = re.compile(r"[a-z_]+\.(jsonl?|csv)\.[0-9a-f]{16}")
 
 
 def read_run(folder: Path) -> dict[str, Any]:

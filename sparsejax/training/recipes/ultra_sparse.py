@@ -53,6 +53,8 @@ from sparsejax.typing import Params
 
 BEST = "best"
 REPORT = "report.json"
+OUTCOME = "report.md"
+"""What to read of a finished run."""
 
 _CLASS_TARGETS = (-0.8, 0.8)
 _CALLS = 100
@@ -319,7 +321,7 @@ def _reported(run: Prepared, nets: Mapping[int, Params]) -> Report:
     true = run.problem.true_features
     names = None if true is None else [run.problem.feature_names[column] for column in true]
     durable.replace_json(run.folder / REPORT, {**report.to_json(), "true_features": names})
-    (run.folder / "report.md").write_text(report.to_markdown() + "\n", encoding="utf-8")
+    (run.folder / OUTCOME).write_text(report.to_markdown() + "\n", encoding="utf-8")
     return report
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from sparsejax.models.ultra_sparse import (
     selection_stats,
 )
 from sparsejax.models.ultra_sparse.evolve import anneal, evaluate, objective
+from sparsejax.training.recipes.manifest import record
 from sparsejax.typing import Params
 
 GRID_POINTS = 100
@@ -149,7 +149,7 @@ def make_checkpoints(folder: Path, *, chains: int = 20, steps: int = 20_000, epo
         ),
     }
     entries = [_write(folder, name, ck, made) for name, (ck, made) in files.items()]
-    (folder / "manifest.json").write_text(json.dumps({"checkpoints": entries}, indent=2) + "\n")
+    record(folder, *entries)
 
 
 def _write(folder: Path, name: str, ck: Checkpoint, made: str) -> dict[str, Any]:

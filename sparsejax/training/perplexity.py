@@ -1,0 +1,47 @@
+"""Loss over many batches in which every token weighs alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from sparsejax.training.cross_entropy import TokenLoss
+
+
+class Score(NamedTuple):
+    """What a held-out text costs.
+
+    Attributes:
+      loss: mean over tokens, in nats.
+      tokens: that were counted.
+    """
+
+    loss: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the loss; infinite where that overflows."""
+        return math.exp(self.loss) if self.loss < math.log(1e300) else math.inf
+
+
+def token_weighted_score(evaluate: Callable[[Any], TokenLoss], batches: Iterable[Any]) -> Score:
+    """Mean loss over all tokens of all batches, whatever the number in each.
+
+    Args:
+      evaluate: loss of a batch; compiled.
+      batches: of the held-out text.
+
+    Returns:
+      `Score`; its loss is NaN where nothing was counted.
+
+    Example:
+      >>> parts = [TokenLoss(6.0, 2.0), TokenLoss(1.0, 2.0)]
+      >>> token_weighted_score(parts.__getitem__, [0, 1])
+      Score(loss=1.75, tokens=4)
+    """
+    losses = [evaluate(batch) for batch in batches]
+    count = math.fsum(float(part.weight) for part in losses)
+    total = math.fsum(float(part.total) for part in losses)
+    return Score(total / count if count else math.nan, round(count))

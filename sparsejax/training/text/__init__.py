@@ -1,0 +1,1 @@
+"""Local text as batches of tokens: files, tokenizers, packing into windows, and a grain pipeline."""
