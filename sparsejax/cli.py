@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
+from sparsejax.training.recipes.ten_settings import TenSettings
 from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
 from sparsejax.version import __version__
 
@@ -28,12 +30,21 @@ File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
 Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-BenchName = Literal["ultra_sparse", "ultra_sparse_training"]
-# Of one family a union needs a second, hidden member to be a choice of subcommands.
+BenchName = Literal["ultra_sparse", "ultra_sparse_training", "ten"]
 Recipe = (
-    Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")] | Annotated[None, tyro.conf.Suppress]
+    Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")]
+    | Annotated[TenSettings, tyro.conf.subcommand("ten")]
 )
-_EXTRAS = {"sklearn": "sklearn", "matplotlib": "plots", "numba": "bench", "torch": "torch"}
+# Of one family a union needs a second, hidden member to be a choice of subcommands.
+Generation = Annotated[TenGenerateSettings, tyro.conf.subcommand("ten")] | Annotated[None, tyro.conf.Suppress]
+_EXTRAS = {
+    "sklearn": "sklearn",
+    "matplotlib": "plots",
+    "numba": "bench",
+    "torch": "torch",
+    "grain": "text",
+    "tokenizers": "text",
+}
 
 
 _WRITTEN = (".pt", ".pth", ".npz")
@@ -166,41 +177,53 @@ def bench(
 
 
 def train(recipe: Recipe) -> None:
-    """Train nets of a family; ``sparsejax train ultra-sparse --help`` lists its settings."""
-    from sparsejax.console import show_run, show_training
+    """Train nets of a family; ``sparsejax train ten --help`` lists the settings of one."""
+    from sparsejax import console
     from sparsejax.training.errors import RunError
-    from sparsejax.training.recipes.ultra_sparse import prepare
-    from sparsejax.training.recipes.ultra_sparse import train as run_training
 
-    assert recipe is not None  # tyro asks for a family
+    of_ten = isinstance(recipe, TenSettings)
+    family = importlib.import_module(f"sparsejax.training.recipes.{'ten' if of_ten else 'ultra_sparse'}")
     try:
-        run = prepare(recipe)
+        run = family.prepare(recipe)
     except ValueError as error:
         raise _UserError(str(error)) from error
     if run.standing == "finished":
-        print(f"{run.folder}: this run is finished; see {run.folder / 'report.md'}")
+        print(f"{run.folder}: this run is finished; see {run.folder / family.OUTCOME}")
         return
     if not recipe.quiet:
-        show_run(run)
+        (console.show_text_run if of_ten else console.show_run)(run)
     try:
-        trained = run_training(run)
+        trained = family.train(run)
     except RunError as error:
         raise _UserError(str(error)) from error
     if not recipe.quiet:
-        show_training(run, trained)
+        (console.show_text_training if of_ten else console.show_training)(run, trained)
+
+
+def generate(settings: Generation) -> None:
+    """Continue a text with a trained network; ``sparsejax generate ten --help`` lists the settings."""
+    from sparsejax.console import show_pieces
+    from sparsejax.training.recipes.ten_generate import generated_text
+
+    assert settings is not None  # tyro asks for a family
+    try:
+        pieces = generated_text(settings, _overrides(settings.override))
+        show_pieces(settings.prompt if settings.echo else "", pieces)
+    except ValueError as error:
+        raise _UserError(str(error)) from error
 
 
 def plot(folder: Folder) -> None:
-    """Draw the plots of a training run again from its logs.
+    """Draw the plots of a training run from its logs and networks, or those of a checkpoint.
 
     Args:
-      folder: that a run of ``sparsejax train`` wrote.
+      folder: that a run of ``sparsejax train`` wrote, or a sparsejax directory.
     """
-    from sparsejax.plots.ultra_sparse import draw_training
+    from sparsejax.plots.folder import draw_folder
     from sparsejax.training.errors import RunError
 
     try:
-        paths = draw_training(folder)
+        paths = draw_folder(folder)
     except RunError as error:
         raise _UserError(str(error)) from error
     for path in paths:
@@ -214,6 +237,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "bench": bench,
     "train": train,
+    "generate": generate,
     "plot": plot,
 }
 

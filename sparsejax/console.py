@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from sparsejax.checkpoint.verification import Check
 from sparsejax.demo import DemoRow
 
 if TYPE_CHECKING:
+    from sparsejax.training.recipes import ten
     from sparsejax.training.recipes.ultra_sparse import Prepared, Trained
 
 
@@ -101,6 +104,48 @@ def show_training(run: Prepared, trained: Trained) -> None:
     if report.tanh_floor is not None:
         print(f"a tanh output cannot go below {report.tanh_floor:.4g} on the test part")
     print(f"{trained.seconds:.1f} s of training; report, log, plots and the best net: {run.folder}")
+
+
+def show_text_run(run: ten.Prepared) -> None:
+    """Print what network is about to be trained on what text."""
+    settings, (training, held_out) = run.settings, run.tokens
+    passes = settings.steps * settings.batch_size * settings.seq_len / training
+    lines = [
+        f"{settings.data}: {training:,} + {held_out:,} tokens (training, validation), "
+        f"vocabulary {run.tokenizer.vocab_size:,}",
+        f"ten: {settings.preset}, {run.config.num_parameters:,} parameters, {settings.steps:,} steps "
+        f"of {settings.batch_size} x {settings.seq_len} tokens, {passes:.3g} passes over the text",
+    ]
+    if run.standing == "unfinished":
+        lines.append(f"{run.folder}: continued from the last saved step")
+    for line in lines:
+        print(line, flush=True)
+
+
+def show_text_training(run: ten.Prepared, trained: ten.Trained) -> None:
+    """Print the perplexities of the held-out text, and where everything is."""
+    for name, found in (("best", trained.best), ("final", trained.final)):
+        score = found.score
+        print(
+            f"{run.folder / name}: step {found.step:,}, validation perplexity {score.perplexity:.2f}"
+            f" ({score.loss:.4f} nats per token over {score.tokens:,} tokens)"
+        )
+    print(f"{trained.seconds:.1f} s of training; metrics and networks: {run.folder}")
+
+
+def show_pieces(prompt: str, pieces: Iterable[str]) -> None:
+    """Print a prompt and what follows, as it comes; a terminal gets control characters as escapes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    for piece in chain([prompt], pieces):
+        text = piece.encode(encoding, "replace").decode(encoding)
+        print(_without_controls(text) if sys.stdout.isatty() else text, end="", flush=True)
+    print()
+
+
+def _without_controls(text: str) -> str:
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text
+    )
 
 
 def _plain(text: str) -> Text:

@@ -1,0 +1,40 @@
+"""What ``sparsejax plot`` draws: the plots of the family that a folder is of."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from sparsejax.checkpoint.source_file import is_native
+from sparsejax.checkpoint.store import read_header
+from sparsejax.training.errors import RunError
+from sparsejax.training.run_folder import read_run
+
+_DRAWN = {"ultra_sparse": "draw_training", "ten": "draw_folder"}
+_OF_CHECKPOINTS = ("ten",)
+
+
+def draw_folder(folder: Path) -> tuple[Path, ...]:
+    """Draw the plots of a run or of a sparsejax directory into ``plots`` within it.
+
+    Args:
+      folder: that a run of ``sparsejax train`` wrote, or `sparsejax.save`.
+
+    Returns:
+      the PNG files.
+
+    Raises:
+      RunError: there is nothing to draw.
+      CheckpointError: a checkpoint is damaged.
+      ModuleNotFoundError: matplotlib is missing.
+    """
+    if is_native(folder):
+        kind = read_header(folder).fields["kind"]
+        if kind not in _OF_CHECKPOINTS:
+            raise RunError(f"{folder}: there are no plots of {kind} checkpoints; give the folder of a run")
+    else:
+        kind = read_run(folder)["settings"].get("family")
+        if kind not in _DRAWN:
+            raise RunError(f"{folder}: there are no plots of {kind} runs")
+    family = importlib.import_module(f"sparsejax.plots.{kind}")
+    return getattr(family, _DRAWN[kind])(folder)

@@ -1,0 +1,124 @@
+"""The shipped language model: bytes of the standard library's documentation strings.
+
+``python -m sparsejax.training.recipes.ten_checkpoints FOLDER`` trains it and writes it again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.checkpoint.checkpoint import Checkpoint
+from sparsejax.checkpoint.load import load
+from sparsejax.checkpoint.save import export_pt
+from sparsejax.models.ten import generate
+from sparsejax.models.ten.fold import fold_normalization
+from sparsejax.training.recipes.manifest import record
+from sparsejax.training.recipes.ten import BEST, prepare, train
+from sparsejax.training.recipes.ten_settings import TenSettings
+
+FILE = "ten_bytes.pt"
+VARIANT = "ssd"
+PROMPT = "Return the "
+
+_COMMAND = "python -m sparsejax.training.recipes.ten_checkpoints checkpoints"
+_LEAST_DOCSTRING = 80  # characters; shorter ones are mostly names
+_POSITIONS = 512
+
+
+def documentation() -> Iterator[str]:
+    """Documentation strings of the standard library, module by module, tests left out."""
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).parts
+        if {"test", "tests", "idlelib", "site-packages", "dist-packages"} & {*parts}:
+            continue
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):  # a file kept for an old grammar
+            continue
+        yield from _docstrings(tree)
+
+
+def make_checkpoint(
+    folder: Path, *, steps: int = 2500, batch_size: int = 16, seq_len: int = 256
+) -> Checkpoint:
+    """Train the shipped model and write it, with its expected logits and its entry in ``manifest.json``.
+
+    Args:
+      folder: target; created if needed.
+      steps: optimiser steps.
+      batch_size: windows per step.
+      seq_len: bytes per window.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        text = Path(place) / "text.txt"
+        text.write_text("\f".join(dict.fromkeys(documentation())), encoding="utf-8")
+        settings = TenSettings(
+            data=text,
+            out=Path(place) / "run",
+            # What the published layout has: a position table, and all bytes but no mark for their end.
+            model_option=("pos_emb_type=learned", f"max_seq_len={_POSITIONS}"),
+            separator="\f",
+            steps=steps,
+            batch_size=batch_size,
+            seq_len=seq_len,
+            learning_rate=4e-3,
+            plots=False,
+        )
+        trained = train(prepare(settings))
+        ck = load(Path(place) / "run" / BEST)
+    config, params = fold_normalization(ck.config, ck.params)
+    folder.mkdir(parents=True, exist_ok=True)
+    export_pt(Checkpoint("ten", VARIANT, config, params), folder / FILE)
+    shipped = load(folder / FILE)
+    made = (
+        f"preset tiny, {steps} steps of {batch_size} x {seq_len} bytes of the documentation strings of "
+        f"Python {sys.version_info.major}.{sys.version_info.minor}, seed 0; input normalisation folded"
+    )
+    record(folder, _entry(folder, shipped, made, trained.best.score.perplexity))
+    return shipped
+
+
+def _entry(folder: Path, ck: Checkpoint, made: str, perplexity: float) -> dict[str, object]:
+    expected = f"{Path(FILE).stem}.expected.npz"
+    ids = np.frombuffer(b"Return a new list of the items in the file. ", np.uint8)[None].astype(np.int32)
+    np.savez(folder / expected, ids=ids, logits=np.asarray(ck.apply(jnp.asarray(ids)).logits))
+    return {
+        "file": FILE,
+        "kind": ck.kind,
+        "variant": ck.variant,
+        "sha256": hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
+        "made": made,
+        "command": _COMMAND,
+        "expected": expected,
+        "validation_perplexity_per_byte": round(perplexity, 4),
+        "sample": greedy_text(ck),
+        "note": "another Python release has other documentation strings, and gives another model",
+    }
+
+
+def greedy_text(ck: Checkpoint, prompt: str = PROMPT, count: int = 80) -> str:
+    """The most probable continuation of a prompt, byte by byte, with the prompt."""
+    found = generate(ck, [list(prompt.encode())], max_new_tokens=count, temperature=0)
+    new = [int(token) for token in found.tokens[0] if token < 256]
+    return prompt + bytes(new).decode(errors="replace")
+
+
+def _docstrings(tree: ast.Module) -> Iterator[str]:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node)) and len(text) >= _LEAST_DOCSTRING:
+            yield text
+
+
+if __name__ == "__main__":
+    make_checkpoint(Path(sys.argv[1] if len(sys.argv) > 1 else "checkpoints"))

@@ -1,0 +1,87 @@
+"""Text from a Temporal Eigenstate Network: checkpoint, tokenizer and generation put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sparsejax.checkpoint.checkpoint import Checkpoint
+from sparsejax.checkpoint.load import load
+from sparsejax.models.ten.generate import stream
+from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
+from sparsejax.training.run_folder import RUN_FILE
+from sparsejax.training.text.pieces import text_pieces, until
+from sparsejax.training.text.tokenizer import ByteTokenizer, Tokenizer, read_tokenizer, tokenizer_named
+
+_MOST_BYTE_TOKENS = 512
+"""Larger vocabularies are not those of bytes and a few marks."""
+
+
+def generated_text(
+    settings: TenGenerateSettings, overrides: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """The continuation of a prompt, piece by piece.
+
+    Args:
+      settings: of the command.
+      overrides: ``settings.override`` as values.
+
+    Returns:
+      an iterator; it ends at the tokenizer's end of a document, too. The checkpoint is loaded and the prompt
+      read when this returns.
+
+    Raises:
+      CheckpointError: the checkpoint cannot be read.
+      ValueError: the prompt, an option or the tokenizer does not fit.
+    """
+    path = best_of(settings.checkpoint)
+    ck = load(path, kind="ten", variant=settings.variant, overrides=overrides)
+    tokenizer = tokenizer_for(ck, settings.tokenizer)
+    vocabulary = ck.config.vocab_size
+    if tokenizer.vocab_size > vocabulary and not isinstance(tokenizer, ByteTokenizer):
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the network {vocabulary}")
+    if any(not text for text in settings.stop):
+        raise ValueError("--stop is empty; give a text to end at")
+    prompt = tokenizer.encode(settings.prompt.encode("utf-8", "surrogateescape"))
+    if not len(prompt):
+        raise ValueError("the prompt is empty; give at least one character")
+    tokens = stream(
+        ck,
+        [prompt],
+        max_new_tokens=settings.max_new_tokens,
+        key=jax.random.key(settings.seed),
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        repetition_penalty=settings.repetition_penalty,
+        stop_tokens=[] if tokenizer.end is None or tokenizer.end >= vocabulary else [tokenizer.end],
+        stack=settings.stack,
+    )
+    return until(text_pieces(tokenizer, (int(token[0]) for token in tokens)), settings.stop)
+
+
+def best_of(path: Path) -> Path:
+    """The best network of a run's folder; any other path as it is."""
+    return path / "best" if (path / RUN_FILE).exists() and (path / "best").exists() else path
+
+
+def tokenizer_for(ck: Checkpoint, path: Path | None = None) -> Tokenizer:
+    """The tokenizer given, or the one that a checkpoint names, or that of bytes for a small vocabulary.
+
+    Raises:
+      ValueError: the file is no tokenizer, or one is needed.
+    """
+    if path is not None:
+        return read_tokenizer(path)
+    named = ck.metadata.get("tokenizer")
+    if isinstance(named, str):
+        return tokenizer_named(named)
+    if not 256 <= ck.config.vocab_size <= _MOST_BYTE_TOKENS:
+        raise ValueError(
+            f"the checkpoint names no tokenizer, and its vocabulary of {ck.config.vocab_size} tokens is not "
+            "that of bytes: give the tokenizer.json with --tokenizer"
+        )
+    return ByteTokenizer()
