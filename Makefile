@@ -33,7 +33,7 @@ lint: $(VENV)/installed-lint
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-test $(VENV)/installed-torch
-	for name in ultra_sparse ultra_sparse_training; do \
+	for name in ultra_sparse ultra_sparse_training ten; do \
 	  $(BIN)/sparsejax bench $$name --json sparsejax/bench/results/$$name.json --readme README.md || exit 1; \
 	done
 

@@ -46,13 +46,16 @@ def tell(row: Row) -> None:
     print(f"{row.case}: {row.ours:.4g} {row.unit}", file=sys.stderr, flush=True)
 
 
-def run_pinned(module: str, options: Mapping[str, Any], threads: int = 1) -> list[Row]:
+def run_pinned(
+    module: str, options: Mapping[str, Any], threads: int = 1, *, platforms: str | None = "cpu"
+) -> list[Row]:
     """Rows of ``module.measure(threads=threads, **options)``, run in a child bound to ``threads`` cores.
 
     Args:
       module: importable name.
       options: keyword arguments of its ``measure``, as JSON can carry them.
       threads: for every contestant; none, the caller included, has more.
+      platforms: that jax may use; None for what it finds, whose memory it then takes as it needs it.
 
     Returns:
       the rows. The child's progress goes to this process's standard error.
@@ -60,7 +63,10 @@ def run_pinned(module: str, options: Mapping[str, Any], threads: int = 1) -> lis
     Raises:
       RuntimeError: the child failed; its last lines are above the traceback.
     """
-    environment = {**os.environ, **dict.fromkeys(_POOLS, str(threads)), "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, **dict.fromkeys(_POOLS, str(threads))}
+    environment |= (
+        {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if platforms is None else {"JAX_PLATFORMS": platforms}
+    )
     # A compilation cache would report the time of a file read as compile time.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     request = {"module": module, "cores": cores(threads), "threads": threads, "options": dict(options)}

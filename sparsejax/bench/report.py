@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_LARGER_IS_BETTER = ("GB/s", "proposals/s", "accuracy")
+_LARGER_IS_BETTER = ("GB/s", "proposals/s", "accuracy", "% of copy bandwidth")
 _ERRORS, _SHARES = ("MSE",), ("accuracy",)
+_RELATIVE = ("x", "% of the layer")
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Row:
 
     Attributes:
       case: what was measured, in words.
-      unit: of all values: "us", "s", "MSE", ... (less is better) or "GB/s", "proposals/s", "accuracy"
-        (more is better).
+      unit: of all values: "us", "s", "MSE", "x" (times a smaller case), "% of the layer", ... (less is
+        better) or "GB/s", "proposals/s", "accuracy", "% of copy bandwidth" (more is better).
       ours: our median.
       peers: medians by name; None for a peer that is not there (see notes).
       quality: error columns: name to value, or name to values by contestant.
@@ -202,7 +203,7 @@ def _peer(row: Row, name: str) -> str:
 def _words(ratio: float, unit: str) -> str:
     """Ours against a peer, from ours' side."""
     better, worse, same = (
-        ("lower", "higher", "as low") if unit in _ERRORS else ("faster", "slower", "as fast")
+        ("lower", "higher", "as low") if unit in (*_ERRORS, *_RELATIVE) else ("faster", "slower", "as fast")
     )
     if 0.97 < ratio < 1.03:
         return f"ours is {same}"

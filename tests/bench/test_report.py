@@ -141,6 +141,9 @@ def test_targets_without_a_peer_point_the_right_way(unit, ours, target, met, wor
         ("MSE", 2.1e-5, 7.5e-6, "7.5e-06 MSE (ours is 2.8x higher)"),
         ("accuracy", 0.953, 0.962, "0.962 accuracy (ours is 0.9 points lower)"),
         ("proposals/s", 8e5, 4e4, "40,000 proposals/s (ours is 20.0x faster)"),
+        ("x", 1.02, 51.0, "51.0 x (ours is 50.0x lower)"),
+        ("% of the layer", 2.0, 1.0, "1.00 % of the layer (ours is 2.0x higher)"),
+        ("% of copy bandwidth", 60.0, 30.0, "30.0 % of copy bandwidth (ours is 2.0x faster)"),
     ],
 )
 def test_comparisons_speak_of_what_is_measured(unit, ours, peer, words):
