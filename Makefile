@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS_demo := plots
-EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks
+EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks,text
 EXTRAS_lint := lint
 TORCH := torch==2.13.0
 WITH_TORCH ?=

@@ -58,7 +58,9 @@ def show_demo(rows: Sequence[DemoRow]) -> None:
         "file", "family", "values", "verified", "result", "batch 1", "batch 4096", title="sparsejax demo"
     )
     for row in rows:
-        times = (f"{row.microseconds[size]:.1f} us" for size in (1, 4096))
+        times = (
+            f"{row.microseconds[size]:.1f} us" if size in row.microseconds else "-" for size in (1, 4096)
+        )
         verified = _plain(row.verified) if row.passed else Text("FAILED: ", "red") + _plain(row.verified)
         table.add_row(_plain(row.name), row.kind, str(row.parameters), verified, row.quality, *times)
     console = Console(highlight=False)

@@ -24,10 +24,14 @@ from sparsejax.checkpoint.inspection import inspect
 from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.save import save
 from sparsejax.checkpoint.verification import compare_outputs, verify
+from sparsejax.models.ten import generate, initial_state
 from sparsejax.models.ultra_sparse import fuse
 from sparsejax.models.ultra_sparse.model import forward
 
 GRID_POINTS = 100
+
+_BYTES = 256
+_PROMPT, _NEW_BYTES = b"Return the ", 60
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class DemoRow:
       verified: what was compared, in words.
       passed: all comparisons held.
       quality: result on the family's own task, in words.
-      microseconds: {batch size: median time of one jitted call}.
+      microseconds: {batch size: median time of one jitted call; of one token per row for language models}.
       curve: x and y to plot, for nets of one variable.
     """
 
@@ -156,9 +160,27 @@ def _ultra_sparse(ck: Checkpoint) -> tuple[str, Any, Callable[[Any], jax.Array],
     return f"sin(x): MSE {mse:.3e}", (x, y), function, batches
 
 
+def _ten(ck: Checkpoint) -> tuple[str, Any, Callable[[Any], jax.Array], dict[int, jax.Array]]:
+    step = jax.jit(partial(_next_token, ck.model))
+    state = initial_state(ck.config, 1) if ck.config.streams else None
+    call = partial(step, ck.params, state)
+    batches = {1: jax.numpy.zeros((1, 1), jax.numpy.int32)}
+    if ck.config.vocab_size < _BYTES or state is None:
+        return "no built-in task for this vocabulary", None, call, batches
+    length = min(_NEW_BYTES, ck.config.max_seq_len - len(_PROMPT))
+    found = generate(ck, [list(_PROMPT)], max_new_tokens=length, temperature=0)
+    text = bytes(int(token) for token in found.tokens[0] if token < _BYTES).decode(errors="replace")
+    return f"continues {_PROMPT.decode()!r}: {text!r}", None, call, batches
+
+
+def _next_token(model: Any, params: Any, state: Any, tokens: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, tokens, state).logits
+
+
 _DEMOS: dict[
     str, Callable[[Checkpoint], tuple[str, Any, Callable[[Any], jax.Array], dict[int, jax.Array]]]
 ] = {
+    "ten": _ten,
     "ultra_sparse": _ultra_sparse,
 }
 
@@ -204,6 +226,6 @@ function.</p>
 <table><tr>$header</tr>$body</table>
 <h2>Target and prediction</h2>
 $plot
-<p class="note">$device; times are medians of one call, x to y, result waited for.</p>
+<p class="note">$device; times are medians of one call, x to y or one token, result waited for.</p>
 </html>
 """)

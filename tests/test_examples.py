@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = {
     "feature_selection.py": "ultra-sparse net",
     "import_checkpoint.py": "ultra_sparse/sparse",
+    "ten_streaming.py": "in two parts: largest difference",
     "use_with_nnx.py": "the same within float rounding",
 }
 

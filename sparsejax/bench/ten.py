@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsejax.bench import ten_gpu, ten_length, ten_memory, ten_recurrence, ten_speed
+from sparsejax.bench import ten_gpu, ten_length, ten_memory, ten_recall, ten_recurrence, ten_speed
 from sparsejax.bench import ten_networks as nets
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.pinned import allowed_cores, run_pinned, tell
 from sparsejax.bench.report import Row
 
-_GROUPS = {"recurrence": ten_recurrence, "speed": ten_speed, "length": ten_length}
+_GROUPS = {"recurrence": ten_recurrence, "speed": ten_speed, "length": ten_length, "recall": ten_recall}
 """Modules whose ``measure(sizes, machine, quick=...)`` gives rows, in the order of the table."""
 
 _THREADS = 2

@@ -50,7 +50,7 @@ def fold_normalization(
         for number in range(config.n_layers):
             name = f"{stem}_{number}"
             changed[name] = {**changed[name], "coupling": _scaled(changed[name])}
-    stacks = {
+    stacks: dict[str, Any] = {
         "layer": dataclasses.replace(config.layer, normalize_input=False),
         "long_layer": config.long_layer and dataclasses.replace(config.long_layer, normalize_input=False),
     }

@@ -37,8 +37,16 @@ def cell_kernel_init(config: TemporalEigenstateConfig) -> Initializer:
     return initializers.lecun_normal(batch_axis=(0,))
 
 
-def table_init() -> Initializer:
-    """Of token and position tables."""
+def token_init(config: TemporalEigenstateConfig) -> Initializer:
+    """Of the token table: N(0, 0.02) as published, or rows of length 1.
+
+    Beside matrices of variance 1 / inputs, a table of 0.02 drowns in what the first layer adds to it.
+    """
+    return initializers.normal(_PUBLISHED_SCALE if config.init == "legacy" else config.dim**-0.5)
+
+
+def position_init() -> Initializer:
+    """Of learned positions."""
     return initializers.normal(_PUBLISHED_SCALE)
 
 

@@ -63,10 +63,10 @@ class TemporalEigenstateNetwork(nn.Module):
         """``token_embedding``, ``layer_0`` and so on, ``long_layer_0`` of a second stack, ``final_norm``."""
         config = self.config
         self.token_embedding = nn.Embed(
-            config.vocab_size, config.dim, dtype=self.dtype, embedding_init=initial.table_init()
+            config.vocab_size, config.dim, dtype=self.dtype, embedding_init=initial.token_init(config)
         )
         if config.pos_emb_type != "none":
-            table = initial.table_init() if config.pos_emb_type == "learned" else sinusoidal_init
+            table = initial.position_init() if config.pos_emb_type == "learned" else sinusoidal_init
             self.position_embedding = nn.Embed(
                 config.max_seq_len, config.dim, dtype=self.dtype, embedding_init=table
             )

@@ -49,7 +49,7 @@ def documentation() -> Iterator[str]:
 
 
 def make_checkpoint(
-    folder: Path, *, steps: int = 2500, batch_size: int = 16, seq_len: int = 256
+    folder: Path, *, steps: int = 1500, batch_size: int = 16, seq_len: int = 256
 ) -> Checkpoint:
     """Train the shipped model and write it, with its expected logits and its entry in ``manifest.json``.
 
