@@ -157,7 +157,7 @@ def identify(
     if isinstance(detected, tuple):
         raise AmbiguousVariantError(
             f"the tensors fit the variants {shown(detected)} of {name!r}, which use them differently; "
-            "give variant=",
+            "give variant= (--variant NAME)",
             detected,
             name,
         )
