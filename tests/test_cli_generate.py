@@ -68,15 +68,18 @@ def test_greedy_text_is_that_of_generate(network, capsys):
     assert capsys.readouterr().out == text.removeprefix("née")
 
 
+_AT_RANDOM = ("--max-new-tokens", 20, "--top-k", 5, "--temperature", 9)
+
+
 def test_draws_depend_on_the_seed_and_end_at_a_stop(network, capsys):
     texts = {}
     for seed in (0, 0, 1):
-        assert _generate(network, "a", "--max-new-tokens", 20, "--top-k", 5, "--seed", seed) == 0
+        assert _generate(network, "a", *_AT_RANDOM, "--seed", seed) == 0
         text = capsys.readouterr().out
         assert texts.setdefault(seed, text) == text
     assert texts[0] != texts[1]
     stop = texts[0][8:10]
-    options = ["--max-new-tokens", 20, "--top-k", 5, "--stop", "no such text", "--stop", stop]
+    options = [*_AT_RANDOM, "--stop", "no such text", "--stop", stop]
     assert _generate(network, "a", *options) == 0
     assert capsys.readouterr().out == texts[0][: texts[0].index(stop, 1)] + "\n"
 

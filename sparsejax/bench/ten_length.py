@@ -64,9 +64,7 @@ def time_row(sizes: nets.Sizes, machine: Machine, *, quick: bool) -> Row:
         "longest": in_segments(network, tokens, sizes.long),
         "one pass": in_segments(network, tokens[:, : sizes.longer], sizes.longer),
     }
-    times = race(
-        calls, repetitions=5 if quick else 9, repetition_seconds=1e-3, time_limit=5 if quick else 120
-    )
+    times = race(calls, repetitions=5 if quick else 9, repetition_seconds=1e-3, time_limit=5 if quick else 60)
     lengths = {"short": sizes.long, "longest": sizes.longest, "one pass": sizes.longer}
     per_token = {name: timing.median / lengths[name] for name, timing in times.items()}
     two = tokens[:, : 2 * sizes.long]

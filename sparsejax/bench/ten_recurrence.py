@@ -82,7 +82,7 @@ def share_row(
         scan, same = recurrence(kind, network, length, sizes, backend="scan")
         calls["scan"] = _timed(scan, same, training=training)
     times = race(
-        calls, repetitions=9 if quick else 31, repetition_seconds=5e-3, time_limit=5 if quick else 60
+        calls, repetitions=9 if quick else 31, repetition_seconds=5e-3, time_limit=5 if quick else 30
     )
     own, whole = times["op"].median, times["layer"].median
     if backend == "diagonal":

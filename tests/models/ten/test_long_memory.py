@@ -16,10 +16,10 @@ from sparsejax.training import cross_entropy
 
 DELAY, SYMBOLS, LAST = 100, 8, 20
 RING = TemporalEigenstateConfig.modern(
-    vocab_size=SYMBOLS + 2, dim=32, n_layers=1, num_eigenstates=64, use_gradient_checkpointing=False
+    vocab_size=SYMBOLS + 2, dim=32, n_layers=1, num_eigenstates=32, use_gradient_checkpointing=False
 )
 LEGACY = dataclasses.replace(RING, init="legacy")
-COPY = functools.partial(delayed_copy, batch=32, delay=DELAY, num_symbols=SYMBOLS)
+COPY = functools.partial(delayed_copy, batch=16, delay=DELAY, num_symbols=SYMBOLS)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def training():
     def logits(params, tokens):
         return model.apply({"params": params}, tokens).logits
 
-    return fit(logits, COPY, Training(steps=400, rate=4e-3))
+    return fit(logits, COPY, Training(steps=300, rate=1e-2))
 
 
 def start(config, seed):
