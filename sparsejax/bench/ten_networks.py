@@ -97,13 +97,23 @@ def our_network(kind: str, sizes: Sizes) -> Network:
 
     Args:
       kind: "fft", the plain diagonal layer that the peers have too; "recommended", with memory and a short
-        convolution; "paper" or "seed", with the mixing fed back.
+        convolution; "paper" or "seed", with the mixing fed back; "diagonalised", the inference form of
+        "paper".
       sizes: of the network.
     """
     import jax
 
-    from sparsejax.models.ten import EigenstateLayer, TemporalEigenstateConfig, TemporalEigenstateNetwork
+    from sparsejax.models.ten import (
+        EigenstateLayer,
+        TemporalEigenstateConfig,
+        TemporalEigenstateNetwork,
+        diagonalise,
+    )
 
+    if kind == "diagonalised":
+        paper = our_network("paper", sizes)
+        config, params = diagonalise(paper.model.config, paper.params)
+        return Network(TemporalEigenstateNetwork(config), params)
     fields: dict[str, Any] = {
         "vocab_size": sizes.vocab_size,
         "dim": sizes.dim,

@@ -139,32 +139,33 @@ class TemporalEigenstateNetwork(nn.Module):
         Raises:
           ValueError: shapes that do not fit, or a state that this network cannot use.
         """
-        options: dict[str, Any] = {"train": train, "stack": stack, "backend": backend}
-        outputs, position = self._layers(tokens, state, segment_ids, **options)
+        outputs, position = self._layers(
+            tokens, state, segment_ids, train=train, stack=stack, backend=backend
+        )
         hidden = self._chosen(outputs, position)
         kept = {name: tuple(output.state for output in layers) for name, layers in outputs.items()}
         after = TenState(position[:, -1] + 1, **kept) if self.config.streams else None
         return self.final_norm(hidden), after
 
-    def trajectory(self, tokens: jax.Array, **options: Any) -> list[Pair]:
+    def trajectory(self, tokens: jax.Array, *, stack: Stack | None = None) -> list[Pair]:
         """Eigenstates of every layer at every position: real and imaginary (b, t, k) or (b, t, cells, k).
 
         Args:
           tokens: (b, t) ids.
-          options: see `hidden`.
+          stack: see `hidden`.
         """
-        outputs, _ = self._layers(tokens, **options)
+        outputs, _ = self._layers(tokens, None, None, train=False, stack=stack, backend="auto")
         return [output.states for layers in outputs.values() for output in layers]
 
     def _layers(
         self,
         tokens: jax.Array,
-        state: TenState | None = None,
-        segment_ids: jax.Array | None = None,
+        state: TenState | None,
+        segment_ids: jax.Array | None,
         *,
-        train: bool = False,
-        stack: Stack | None = None,
-        backend: Backend = "auto",
+        train: bool,
+        stack: Stack | None,
+        backend: Backend,
     ) -> tuple[dict[str, list[LayerOutput]], jax.Array]:
         """Outputs of all layers by stack, and the positions (b, t)."""
         _check_tokens(self.config, tokens, state, segment_ids)

@@ -123,6 +123,9 @@ def _modern(layer: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _published(config: TemporalEigenstateConfig, layer: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
+    if "diagonal" in layer:  # the mixing went into the eigenvalues
+        own = layer["diagonal"]
+        return own["log_magnitude"], own["frequency"], jnp.zeros(config.num_cells)
     cells = layer["cells"]
     decay = cell_decay(cells["decay_logit"], cells["frequency"], config.eigenvalue_clip)
     if "resonance" not in cells:

@@ -42,6 +42,14 @@ def _states(drive, decay, mixing, initial, reset):
     return np.stack(every, 1)
 
 
+def _small_noise(tree, rng):
+    return jax.tree.map(lambda part: 1e-6 * rng.normal(size=part.shape), tree)
+
+
+def _moved(tree, step, sign):
+    return jax.tree.map(lambda value, by: value + sign * by, tree, step)
+
+
 def _complex(pair):
     return np.asarray(pair[0], np.float64) + 1j * np.asarray(pair[1], np.float64)
 
@@ -109,8 +117,8 @@ def test_gradient_matches_finite_differences(backend, steps, evaluate):
         for place in range(len(inputs)):
             rng = np.random.default_rng(place)
             step = [jax.tree.map(np.zeros_like, part) for part in inputs]
-            step[place] = jax.tree.map(lambda part: 1e-6 * rng.normal(size=part.shape), inputs[place])  # noqa: B023
-            there, back = (jax.tree.map(lambda x, d: x + sign * d, inputs, tuple(step)) for sign in (1, -1))  # noqa: B023
+            step[place] = _small_noise(inputs[place], rng)
+            there, back = (_moved(inputs, tuple(step), sign) for sign in (1, -1))
             wanted = (of_blocks(there) - of_blocks(back)) / 2
             found = sum(
                 float((g * d).sum())
