@@ -132,7 +132,7 @@ def our_network(kind: str, sizes: Sizes) -> Network:
         else TemporalEigenstateConfig(**fields, variant=cast(Any, kind))
     )
     model = TemporalEigenstateNetwork(config)
-    return Network(model, model.init(jax.random.key(_KEY), np.zeros((1, 4), np.int32))["params"])
+    return Network(model, jax.jit(model.init)(jax.random.key(_KEY), np.zeros((1, 4), np.int32))["params"])
 
 
 def token_batch(sizes: Sizes, length: int, batch: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -73,6 +73,8 @@ def share_row(
       at_most: target, in percent of the layer.
       quick: fewer repetitions.
     """
+    import jax
+
     network = nets.our_network(kind, replace(sizes, n_layers=1))
     op, inputs = recurrence(network, length, sizes)
     calls = {
@@ -83,7 +85,7 @@ def share_row(
         calls, repetitions=9 if quick else 31, repetition_seconds=5e-3, time_limit=5 if quick else 30
     )
     own, whole = times["op"].median, times["layer"].median
-    real, imaginary = op(*inputs)
+    real, imaginary = jax.jit(op)(*inputs)
     error = largest_difference(np.asarray(real) + 1j * np.asarray(imaginary), _exact(*inputs))
     passes = "forward and backward" if training else "forward"
     return Row(

@@ -74,8 +74,8 @@ def test_mixed_recurrences_equal_the_sum_over_time(cells):
 def ours(config, tokens, targets):
     """Our parameters, logits, loss and gradients."""
     model = TemporalEigenstateNetwork(config)
-    params = model.init(jax.random.key(0), tokens)["params"]
-    params = jax.tree.map(lambda leaf: leaf + 0.02 * jax.random.normal(jax.random.key(1), leaf.shape), params)
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+    params = jax.tree.map(lambda leaf: np.float32(leaf + 0.02 * draw(1, *leaf.shape)), params)
 
     def loss(params):
         logits = model.apply({"params": params}, tokens).logits

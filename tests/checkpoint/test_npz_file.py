@@ -219,7 +219,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=3000)
+@settings(max_examples=1000)
 @given(st.data())
 def test_damaged_archives_raise_a_checkpoint_error_or_read_right(tmp_path_factory, data):
     check_damaged(tmp_path_factory, data)

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,16 +163,10 @@ def kill_often(saver, parent, trials):
 
 
 def test_killed_saves_leave_the_old_or_the_new_version(saver, tmp_path):
-    outcomes = kill_often(saver, tmp_path, trials=5)
-    assert sum(leftovers for _, _, leftovers in outcomes) >= 1, outcomes
-
-
-@pytest.mark.slow
-def test_fifty_killed_saves_leave_the_old_or_the_new_version(saver, tmp_path):
-    outcomes = kill_often(saver, tmp_path, trials=50)
+    outcomes = kill_often(saver, tmp_path, trials=20)
     in_the_middle = sum(leftovers for finished, _, leftovers in outcomes if not finished)
-    assert in_the_middle >= 20, outcomes
-    assert sum(old for _, old, _ in outcomes) >= 20, outcomes
+    assert in_the_middle >= 8, outcomes
+    assert sum(old for _, old, _ in outcomes) >= 8, outcomes
 
 
 @pytest.mark.parametrize(
@@ -188,19 +183,24 @@ def test_killed_on_either_side_of_the_decisive_step(saver, tmp_path, event, path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("old", [None, 1], ids=["first save", "later save"])
-def test_killed_before_each_file_operation(saver, tmp_path, old):
+@pytest.mark.parametrize(("old", "stride"), [(None, 3), (1, 1)], ids=["first save", "later save"])
+def test_killed_before_each_file_operation(saver, tmp_path, old, stride):
+    """Before every operation of a later save; a first save, which does the same and less, at every third."""
     survivors = []
-    for count in range(1, 200):
+    if old:
+        save_version(tmp_path / "old", old)
+    for count in range(1, 200, stride):
         directory = tmp_path / str(count)
         if old:
-            save_version(directory, old)
+            shutil.copytree(tmp_path / "old", directory)
         answer = saver(directory, 2, event="any", count=count)
         survivors.append(after_a_kill(directory, old, 2, answer["finished"])[0])
-        clean_save(directory, 3)
+        if answer["finished"] or len(survivors) % 4 == 0:
+            clean_save(directory, 3)
+        shutil.rmtree(directory, ignore_errors=True)
         if answer["finished"]:
             break
-    assert answer["finished"] and len(survivors) > 20
+    assert answer["finished"] and count > 20
     # Orbax's threads make the number of operations vary a little between saves: near the replacement one
     # more operation may still find the old version. Every survivor was whole, the first old, the last new.
     assert survivors[0] == old and survivors[-1] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import jax
@@ -16,6 +17,7 @@ from tests import golden
 B, T, D, V = 2, 13, 6, 11
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _inputs(dtype=jnp.float32):
     keys = jax.random.split(jax.random.key(0), 4)
     hidden = jax.random.normal(keys[0], (B, T, D), dtype)
@@ -24,6 +26,7 @@ def _inputs(dtype=jnp.float32):
     return hidden, kernel, targets, jax.random.uniform(keys[3], (B, T))
 
 
+@jax.jit
 def _whole(hidden, kernel, targets, weights):
     logits = (hidden @ kernel.astype(hidden.dtype)).astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
@@ -37,7 +40,7 @@ def test_values_and_gradients_are_those_of_the_whole():
     def mean(hidden, kernel, chunk_tokens):
         return chunked_cross_entropy(hidden, kernel, targets, weights, chunk_tokens=chunk_tokens).mean
 
-    expected = jax.value_and_grad(_whole, (0, 1))(hidden, kernel, targets, weights)
+    expected = jax.jit(jax.value_and_grad(_whole, (0, 1)))(hidden, kernel, targets, weights)
     for chunk_tokens in (1, 10, 1024):  # a step at a time, a last slice that is filled up, all at once
         found = jax.jit(jax.value_and_grad(mean, (0, 1)), static_argnums=2)(hidden, kernel, chunk_tokens)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, expected)

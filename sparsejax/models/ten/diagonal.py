@@ -41,7 +41,7 @@ def diagonalise(
       >>> from sparsejax.models.ten import TemporalEigenstateNetwork
       >>> config = TemporalEigenstateConfig(vocab_size=5, dim=8, n_layers=1, num_eigenstates=4)
       >>> tokens = jnp.array([[1, 2, 3]])
-      >>> params = TemporalEigenstateNetwork(config).init(jax.random.key(0), tokens)["params"]
+      >>> params = jax.jit(TemporalEigenstateNetwork(config).init)(jax.random.key(0), tokens)["params"]
       >>> faster, folded = diagonalise(config, params)
       >>> faster.diagonal_blocks
       (0,)

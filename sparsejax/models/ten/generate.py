@@ -69,7 +69,7 @@ def generate(
       >>> from sparsejax.models.ten.config import TemporalEigenstateConfig
       >>> config = TemporalEigenstateConfig.modern(vocab_size=7, dim=8, n_layers=1, num_eigenstates=4)
       >>> model = TemporalEigenstateNetwork(config)
-      >>> params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+      >>> params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
       >>> found = generate((model, params), [[1, 2, 3], [4]], max_new_tokens=5, temperature=0)
       >>> found.tokens.shape, found.lengths.tolist()
       ((2, 5), [5, 5])

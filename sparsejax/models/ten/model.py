@@ -46,10 +46,11 @@ class TemporalEigenstateNetwork(nn.Module):
     Example:
       >>> config = TemporalEigenstateConfig.modern(vocab_size=7, dim=8, n_layers=1, num_eigenstates=4)
       >>> model, tokens = TemporalEigenstateNetwork(config), jnp.array([[1, 2, 3, 4]])
-      >>> params = model.init(jax.random.key(0), tokens)["params"]
-      >>> whole = model.apply({"params": params}, tokens)
-      >>> first = model.apply({"params": params}, tokens[:, :3])
-      >>> second = model.apply({"params": params}, tokens[:, 3:], state=first.state)
+      >>> params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+      >>> apply = jax.jit(model.apply)
+      >>> whole = apply({"params": params}, tokens)
+      >>> first = apply({"params": params}, tokens[:, :3])
+      >>> second = apply({"params": params}, tokens[:, 3:], state=first.state)
       >>> bool(jnp.allclose(second.logits[:, 0], whole.logits[:, 3], atol=1e-5))
       True
 

@@ -30,7 +30,7 @@ def training():
     def logits(params, tokens):
         return model.apply({"params": params}, tokens).logits
 
-    return fit(logits, COPY, Training(steps=300, rate=1e-2))
+    return fit(logits, COPY, Training(steps=200, rate=1e-2))
 
 
 def start(config, seed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -45,13 +46,20 @@ def build(name, **fields):
     return config, TemporalEigenstateNetwork(config)
 
 
+@functools.cache
 def start(name, **fields):
     config, model = build(name, **fields)
     return config, model, jax.jit(model.init)(jax.random.key(1), TOKENS)["params"]
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="stack")
+def run(model, params, tokens, state=None, *, segment_ids=None, stack=None):
+    """The network's output; tests of one network and shape share a program."""
+    return model.apply({"params": params}, tokens, state, segment_ids, stack=stack)
+
+
 def worst(left, right):
-    return float(jnp.abs(left - right).max())
+    return float(np.abs(np.asarray(left, np.float64) - np.asarray(right, np.float64)).max())
 
 
 @every_network
@@ -68,16 +76,15 @@ def test_counts_its_parameters_and_survives_json(name):
 def test_parts_with_a_carried_state_give_what_the_whole_gives(name):
     config, model, params = start(name)
     stack = None if config.long_layer is None else "both"
-    apply = jax.jit(model.apply, static_argnames="stack")
-    whole = apply({"params": params}, TOKENS, stack=stack)
-    first = apply({"params": params}, TOKENS[:, :7], stack=stack)
-    second = apply({"params": params}, TOKENS[:, 7:8], first.state)
-    third = apply({"params": params}, TOKENS[:, 8:], second.state)
+    whole = run(model, params, TOKENS, stack=stack)
+    first = run(model, params, TOKENS[:, :7], stack=stack)
+    second = run(model, params, TOKENS[:, 7:8], first.state)
+    third = run(model, params, TOKENS[:, 8:], second.state)
     parts = [first.logits, second.logits, third.logits]
-    assert worst(jnp.concatenate(parts, axis=1), whole.logits) < 1e-5
+    assert worst(np.concatenate(parts, axis=1), whole.logits) < 1e-5
     assert jax.tree.structure(third.state) == jax.tree.structure(whole.state)
     for left, right in zip(jax.tree.leaves(third.state), jax.tree.leaves(whole.state), strict=True):
-        assert worst(left.astype(float), right.astype(float)) < 1e-5
+        assert worst(left, right) < 1e-5
     check_state(config, third.state, 2)
 
 
@@ -85,37 +92,36 @@ def test_parts_with_a_carried_state_give_what_the_whole_gives(name):
 def test_packed_documents_do_not_see_each_other(name):
     _, model, params = start(name)
     stack = "long" if name == "two stacks" else None
-    apply = jax.jit(model.apply, static_argnames="stack")
-    ids = jnp.array([[5, 5, 5, 9, 9, 9, 9, 9, 9], [1, 2, 2, 2, 2, 2, 2, 2, 2]])
-    packed = apply({"params": params}, TOKENS, segment_ids=ids, stack=stack)
-    for row, begin in ((0, 3), (1, 1)):
-        alone = apply({"params": params}, TOKENS[row : row + 1, begin:], stack=stack)
-        assert worst(packed.logits[row, begin:], alone.logits[0]) < 1e-5
-        for left, right in zip(jax.tree.leaves(packed.state), jax.tree.leaves(alone.state), strict=True):
-            assert worst(left[row].astype(float), right[0].astype(float)) < 1e-5
-    assert packed.state.position.tolist() == [6, 8]
+    ids = jnp.array([[5, 5, 9, 9, 9, 9, 9, 9, 9], [1, 2, 3, 3, 3, 3, 3, 3, 3]])
+    packed = run(model, params, TOKENS, segment_ids=ids, stack=stack)
+    alone = run(model, params, TOKENS[:, 2:], stack=stack)
+    assert worst(packed.logits[:, 2:], alone.logits) < 1e-5
+    for left, right in zip(jax.tree.leaves(packed.state), jax.tree.leaves(alone.state), strict=True):
+        assert worst(left, right) < 1e-5
+    assert packed.state.position.tolist() == [7, 7]
+    second = run(model, params, TOKENS[:, 1:8], stack=stack)  # the documents that begin at the second token
+    assert worst(packed.logits[1, 1], second.logits[1, 0]) < 1e-5
+    assert worst(packed.logits[0, 1], second.logits[0, 0]) > 1e-5
 
 
 def test_a_state_and_segments_together():
     """The first document goes on; the second, which begins inside the call, knows nothing of it."""
     _, model, params = start("everything")
-    apply = jax.jit(model.apply)
-    before = apply({"params": params}, TOKENS[:, :3])
-    ids = jnp.array([[0, 0, 1, 1, 1, 1]] * 2)
-    after = apply({"params": params}, TOKENS[:, 3:], before.state, ids)
-    whole = apply({"params": params}, TOKENS[:, :5])
-    assert worst(after.logits[:, :2], whole.logits[:, 3:]) < 1e-5
-    alone = apply({"params": params}, TOKENS[:, 5:])
-    assert worst(after.logits[:, 2:], alone.logits) < 1e-5
+    past, following = TOKENS[:, :7], TOKENS[:, 2:]
+    ids = jnp.array([[0, 0, 1, 1, 1, 1, 1]] * 2)
+    after = run(model, params, following, run(model, params, past).state, segment_ids=ids)
+    whole = run(model, params, jnp.concatenate([past, following[:, :2]], axis=1))
+    assert worst(after.logits[:, :2], whole.logits[:, 7:]) < 1e-5
+    alone = run(model, params, jnp.roll(following, -2, axis=1))
+    assert worst(after.logits[:, 2:], alone.logits[:, :5]) < 1e-5
 
 
 def test_two_stacks_switch_by_length_as_published():
     _, model, params = start("two stacks")
-    apply = jax.jit(model.apply, static_argnames="stack")
-    logits = {stack: apply({"params": params}, TOKENS, stack=stack).logits for stack in ("short", "long")}
-    assert worst(apply({"params": params}, TOKENS).logits, logits["long"]) == 0
-    assert worst(apply({"params": params}, TOKENS[:, :6]).logits, logits["short"][:, :6]) < 1e-6
-    both = apply({"params": params}, TOKENS, stack="both")
+    logits = {stack: run(model, params, TOKENS, stack=stack).logits for stack in ("short", "long")}
+    assert worst(run(model, params, TOKENS).logits, logits["long"]) == 0
+    assert worst(run(model, params, TOKENS[:, :6]).logits, logits["short"][:, :6]) < 1e-6
+    both = run(model, params, TOKENS, stack="both")
     assert worst(both.logits[:, :6], logits["short"][:, :6]) < 1e-6
     assert worst(both.logits[:, 6:], logits["long"][:, 6:]) < 1e-6
     assert (len(both.state.short), len(both.state.long), both.state.stack) == (2, 2, "both")
@@ -126,16 +132,14 @@ def test_the_past_alone_matters(name):
     _, model, params = start(name)
     stack = "both" if name == "two stacks" else None
     changed = TOKENS.at[:, 5].set((TOKENS[:, 5] + 1) % 32)
-    apply = jax.jit(model.apply, static_argnames="stack")
-    before, after = (apply({"params": params}, ids, stack=stack).logits for ids in (TOKENS, changed))
+    before, after = (run(model, params, ids, stack=stack).logits for ids in (TOKENS, changed))
     assert worst(before[:, :5], after[:, :5]) == 0
     assert worst(before[:, 5:], after[:, 5:]) > 1e-4
 
 
 def test_legacy_chunks_look_ahead_and_have_no_state():
     config, model, params = start("sequential", layer=EigenstateLayer(anticausal_chunk=8))
-    apply = jax.jit(model.apply)
-    before, after = (apply({"params": params}, ids) for ids in (TOKENS, TOKENS.at[:, 5].set(0)))
+    before, after = (run(model, params, ids) for ids in (TOKENS, TOKENS.at[:, 5].set(0)))
     assert before.state is None
     assert worst(before.logits[:, 0], after.logits[:, 0]) > 1e-6
     with pytest.raises(ValueError, match="takes no state"):
@@ -147,12 +151,12 @@ def test_legacy_chunks_look_ahead_and_have_no_state():
 def test_bfloat16_computes_in_it_and_keeps_states_and_logits_wide():
     config, _, params = start("everything")
     model = TemporalEigenstateNetwork(config, dtype=jnp.bfloat16)
-    out = jax.jit(model.apply)({"params": params}, TOKENS)
+    out = run(model, params, TOKENS)
     hidden = jax.eval_shape(lambda: model.apply({"params": params}, TOKENS, method="hidden"))[0]
     assert hidden.dtype == jnp.bfloat16
     assert out.logits.dtype == out.state.short[0].eigenstates[0].dtype == jnp.float32
-    exact = TemporalEigenstateNetwork(config).apply({"params": params}, TOKENS).logits
-    assert 0 < worst(out.logits, exact) < 0.03 * float(jnp.abs(exact).max())
+    exact = run(TemporalEigenstateNetwork(config), params, TOKENS).logits
+    assert 0 < worst(out.logits, exact) < 0.03 * float(np.abs(exact).max())
 
 
 def test_gradients_are_finite_and_checkpointing_changes_none():
@@ -168,19 +172,23 @@ def test_gradients_are_finite_and_checkpointing_changes_none():
     of_plain = gradient(model)
     plain, recomputed = of_plain(params), gradient(again)(params)
     for left, right in zip(jax.tree.leaves(plain), jax.tree.leaves(recomputed), strict=True):
-        assert bool(jnp.isfinite(left).all()) and worst(left, right) < 1e-6
+        assert np.isfinite(left).all() and worst(left, right) < 1e-6
     saturated = jnp.full_like(params["layer_1"]["decay_logit"], 200.0)
     params = {**params, "layer_1": {**params["layer_1"], "decay_logit": saturated}}
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(of_plain(params)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(of_plain(params)))
 
 
 def test_embeddings_instead_of_ids_and_dropout_in_training():
-    config, model, params = start("paper", dropout=0.5, pos_emb_type="none")
+    _, model, params = start("paper", dropout=0.5, pos_emb_type="none", n_layers=1)
     embedded = params["token_embedding"]["embedding"][TOKENS]
-    ids, floats = (model.apply({"params": params}, x).logits for x in (TOKENS, embedded))
+    ids, floats = (run(model, params, x).logits for x in (TOKENS, embedded))
     assert worst(ids, floats) == 0
-    key = {"dropout": jax.random.key(2)}
-    assert worst(model.apply({"params": params}, TOKENS, train=True, rngs=key).logits, ids) > 1e-3
+
+    @jax.jit
+    def dropped(params, key):
+        return model.apply({"params": params}, TOKENS, train=True, rngs={"dropout": key}).logits
+
+    assert worst(dropped(params, jax.random.key(2)), ids) > 1e-3
 
 
 @pytest.mark.parametrize(("variant", "clip"), [("modern", 1.0), ("paper", 0.99)])
@@ -189,10 +197,15 @@ def test_ring_starts_slow_and_legacy_forgets(variant, clip):
         config = TemporalEigenstateConfig(
             variant=variant, init=init, dim=4, vocab_size=3, num_eigenstates=256, n_layers=1, max_seq_len=4
         )
-        params = jax.jit(TemporalEigenstateNetwork(config).init)(jax.random.key(0), jnp.zeros((1, 1), int))
-        layer = params["params"]["layer_0"]
-        logits = layer["decay_logit"] if variant == "modern" else layer["cells"]["decay_logit"]
-        magnitudes = clip * jax.nn.sigmoid(logits)
+        model = TemporalEigenstateNetwork(config)
+
+        @jax.jit
+        def magnitudes_of(key, model=model):
+            layer = model.init(key, jnp.zeros((1, 1), int))["params"]["layer_0"]
+            logits = layer["decay_logit"] if variant == "modern" else layer["cells"]["decay_logit"]
+            return clip * jax.nn.sigmoid(logits)
+
+        magnitudes = magnitudes_of(jax.random.key(0))
         assert low <= float(magnitudes.min()) <= float(magnitudes.max()) <= high
         assert float(magnitudes.max()) > 0.9 * high
 
@@ -258,6 +271,6 @@ def test_calls_that_cannot_be_right_are_refused():
 def test_positions_beyond_the_table_are_never_garbage():
     _, model, params = start("paper")
     state = initial_state(build("paper")[0], 2).replace(position=jnp.array([15, 3]))
-    logits = model.apply({"params": params}, TOKENS[:, :2], state).logits
-    assert bool(jnp.isnan(logits[0, 1]).all()), "position 16 of a table of 16"
-    assert bool(jnp.isfinite(logits[0, 0]).all()) and bool(jnp.isfinite(logits[1]).all())
+    logits = np.asarray(run(model, params, TOKENS[:, :2], state).logits)
+    assert np.isnan(logits[0, 1]).all(), "position 16 of a table of 16"
+    assert np.isfinite(logits[0, 0]).all() and np.isfinite(logits[1]).all()

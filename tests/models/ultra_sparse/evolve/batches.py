@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -14,10 +16,12 @@ SINE_NET = UltraSparseConfig()
 VARIABLE_NET = UltraSparseConfig(256, (sparse(8, 4, variable_fan_in=True), dense(1)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def random_net(config, seed=0):
     return UltraSparseNet(config).init(jax.random.key(seed), jnp.zeros(config.input_size))["params"]
 
 
+@functools.cache
 def sine_batch():
     """The published one: 100 points, 256 columns."""
     x = jnp.linspace(-2 * jnp.pi, 2 * jnp.pi, 100)

@@ -12,8 +12,9 @@ pytest.importorskip("evosax")
 from sparsejax.models.ultra_sparse.evolve.evosax_weights import _evolve, evolve_weights
 
 
-@pytest.mark.parametrize("algorithm", ["CMA_ES", "Open_ES", "DifferentialEvolution", "SimpleGA"])
-def test_any_algorithm_improves_the_weights_and_leaves_the_tables(algorithm):
+@pytest.mark.parametrize("algorithm", ["CMA_ES", "DifferentialEvolution"])
+def test_either_kind_of_algorithm_improves_the_weights_and_leaves_the_tables(algorithm):
+    """One that moves a distribution and one that moves a population."""
     goal, start = sine_batch(), random_net(SINE_NET)
     found = evolve_weights(
         jax.random.key(0), SINE_NET, start, goal, algorithm=algorithm, population_size=16, generations=60

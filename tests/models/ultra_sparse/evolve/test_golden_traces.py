@@ -196,12 +196,13 @@ def test_the_schedule_is_the_recorded_one():
     stored, config, net = case("gsa_trace_small")
     goal, count = objective(stored["X"], stored["Y"]), config["generations"]
     search, hyper = Gsa(net, 4, count, 2), GsaParams(config["t_initial"], config["t_final"])
-    _, history = jax.lax.scan(
-        lambda state, _: search.advance(state, goal, hyper),
-        search.init(jax.random.key(0), goal, hyper),
-        None,
-        count,
-    )
+
+    @jax.jit
+    def history_of(key):
+        start = search.init(key, goal, hyper)
+        return jax.lax.scan(lambda state, _: search.advance(state, goal, hyper), start, None, count)[1]
+
+    history = history_of(jax.random.key(0))
     np.testing.assert_allclose(
         history.temperature, stored["sa_temperature"][:: config["population_size"]], rtol=1e-5
     )

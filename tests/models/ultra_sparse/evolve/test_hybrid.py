@@ -101,7 +101,8 @@ def test_sine_without_the_columns_that_are_the_answer():
         config = UltraSparseConfig()
         goal = objective(expand_input(train), np.sin(train))
         result = sparse_fit(KEY, config, goal, rounds=200, ridge=1e-10, allowed=allowed, chains=4)
-        outputs = jax.vmap(lambda params: forward(config, params, expand_input(dense)))(result.params)
+        features = expand_input(dense)
+        outputs = jax.jit(jax.vmap(lambda params: forward(config, params, features)))(result.params)
         errors = np.mean((np.asarray(outputs)[:, :, 0] - np.sin(dense)) ** 2, axis=1)
         best = errors[np.argmin(np.asarray(result.loss))]
     # The published annealer reaches 2.5e-3 on its own grid after 20,000 steps.

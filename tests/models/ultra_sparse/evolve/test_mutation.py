@@ -41,8 +41,13 @@ def proposals(name, rates=None, seed=0, rule=None):
     if name == "variable_k":
         live = jnp.asarray([1, 2, 3, 4, 5, 3], jnp.int32)
         params = {**params, "layer_0": {**params["layer_0"], "live": live}}
-    draws = draw(jax.random.key(seed), config, rule, rates or default, STEPS)
-    return params, jax.jit(jax.vmap(lambda own: mutate(params, own, rule)))(draws)
+
+    @jax.jit
+    def made(key):
+        draws = draw(key, config, rule, rates or default, STEPS)
+        return jax.vmap(lambda own: mutate(params, own, rule))(draws)
+
+    return params, made(jax.random.key(seed))
 
 
 def share(mask):

@@ -31,6 +31,7 @@ CASES = {
 }
 
 
+@partial(jax.jit, static_argnums=(0, 3))
 def ten_thousand(config, goal, temperature, rule=RULE):
     params = random_net(config)
     start = start_chain(params, evaluate(config, params, goal))

@@ -31,7 +31,8 @@ def uniform(rows=400, columns=COLUMNS, seed=0):
 
 
 def net(config=NET, table=None, seed=1):
-    params = dict(UltraSparseNet(config).init(jax.random.key(seed), jnp.zeros(config.input_size))["params"])
+    init = jax.jit(UltraSparseNet(config).init)
+    params = dict(init(jax.random.key(seed), jnp.zeros(config.input_size))["params"])
     if table is not None:
         params["layer_0"] = {**params["layer_0"], "indices": jnp.asarray(table, jnp.int32)}
     return params

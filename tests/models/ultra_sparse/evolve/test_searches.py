@@ -130,7 +130,7 @@ def test_annealing_in_rounds_is_annealing_in_one_loop():
     settings = Anneal(SINE_NET, steps=700, steps_per_round=200)
     assert settings.rounds == 4
     whole = jax.jit(run, static_argnums=1)(key, settings, goal, hyper)
-    state = settings.init(key, goal, hyper)
+    state = jax.jit(settings.init)(key, goal, hyper)
     advance = jax.jit(lambda state: settings.advance(state, goal, hyper))
     records = []
     for _ in range(settings.rounds):
@@ -155,14 +155,14 @@ def test_every_restart_begins_at_a_fresh_net_and_keeps_the_best():
         jax.random.key(0),
         SINE_NET,
         sine_batch(),
-        steps=500,
-        restarts=3,
+        steps=400,
+        restarts=2,
         initial_temperature=1e-2,
         final_temperature=1e-7,
     ).history
-    assert history.loss.shape == (4,)
+    assert history.loss.shape == (3,)
     assert (np.diff(history.loss) <= 0).all()
-    assert len(np.unique(history.current)) == 4
+    assert len(np.unique(history.current)) == 3
 
 
 def test_variable_fan_in_is_searched_with_its_own_rule():
@@ -187,16 +187,16 @@ def test_hill_climbing_stops_when_its_patience_ends():
 
 def test_a_gsa_member_is_never_worse_than_its_parent():
     goal, settings, hyper = sine_batch(), Gsa(SINE_NET, 10, 20, 2), GsaParams()
-    before = settings.init(jax.random.key(0), goal, hyper)
+    before = jax.jit(settings.init)(jax.random.key(0), goal, hyper)
     picks = jnp.asarray([0, 3, 3, 9, 9, 9, 1, 2, 5])
     noise = Steps(
-        draw(jax.random.key(1), SINE_NET, settings.rule, Rates(0.5, 0.7, 0.5), 20),
+        jax.jit(lambda key: draw(key, SINE_NET, settings.rule, Rates(0.5, 0.7, 0.5), 20))(jax.random.key(1)),
         jnp.zeros(20),
         jnp.full(20, 100.0),
         jnp.ones(20, bool),
     )
     steps = jax.tree.map(lambda leaf: leaf.reshape(10, 2, *leaf.shape[1:]), noise)
-    after, _ = settings.generation(before, picks, steps, goal)
+    after, _ = jax.jit(settings.generation)(before, picks, steps, goal)
     parents = np.sort(before.losses)[np.r_[0, np.asarray(picks)]]
     assert (np.asarray(after.losses) <= parents).all()
     assert (np.asarray(after.losses) == parents).any(), "some chains found nothing better"
@@ -218,10 +218,11 @@ def test_exchange_follows_the_detailed_balance():
     losses, temperatures = jnp.asarray([0.02, 0.03, 0.5]), jnp.asarray([0.01, 0.02, 0.04])
     chance = jnp.log((jnp.arange(100_000) + 0.5) / 100_000)
 
+    @jax.jit
     def orders(parity):
-        return jax.vmap(lambda c: exchange(jnp.full(3, c), losses, temperatures, jnp.asarray(parity)))(chance)
+        return jax.vmap(lambda c: exchange(jnp.full(3, c), losses, temperatures, parity))(chance)
 
-    even, odd = orders(0), orders(1)
+    even, odd = orders(jnp.asarray(0)), orders(jnp.asarray(1))
     np.testing.assert_allclose((even[:, 0] == 1).mean(), np.exp((100 - 50) * (0.02 - 0.03)), atol=2e-5)
     np.testing.assert_allclose((odd[:, 1] == 2).mean(), np.exp((50 - 25) * (0.03 - 0.5)), atol=2e-5)
     assert (even[:, 2] == 2).all() and (odd[:, 0] == 0).all()
