@@ -63,6 +63,36 @@ DENSE_RECURRENCE = OpBackends(
     specific=("scan", "chunked", "diagonal"),
 )
 
+SPARSE_FFN = OpBackends(
+    op="sparse_ffn",
+    # The paths of "xla" have crossovers of their own, below. The kernels are not measured on hardware yet.
+    auto={"cpu": "xla", "gpu": "xla", "tpu": "xla"},
+    xla={"cpu": "xla", "gpu": "xla", "tpu": "xla"},
+    pallas={"cpu": "pallas_tpu", "gpu": "pallas_gpu", "tpu": "pallas_tpu"},
+    specific=("xla", "pallas_gpu", "pallas_tpu"),
+)
+
+# Crossovers of "xla" on CPU, float32, d 512, f 2,048, a router of blocks included, 2 cores shared with
+# others, so processor time in ms (tokens; dense; 16 / 8 / 3 blocks of 64), but for one token wall time:
+#   1: 0.60; gather 0.45 / 0.19 / 0.09     1, neurons of a rank-64 router, 1,024 / 512 / 205: see the constant
+#   128: 6.6; block 5.7 / 3.6 / 1.7        1,024: 44; 41 / 23 / 9        4,096: 216; 142 / 81 / 34
+# Dense products share their time evenly between the cores, the loop over blocks does so less well.
+SPARSE_FFN_BLOCK = 16
+"""Fewest neurons of a block for which "gather" and "block" are taken."""
+
+SPARSE_FFN_GATHER_TOKENS = 8
+"""Most tokens for which "gather" is taken, with blocks."""
+
+SPARSE_FFN_GATHER_PART = 0.5
+"""Largest part of the neurons, summed over the tokens, for which "gather" is taken, with blocks."""
+
+SPARSE_FFN_GATHER_NEURONS = 0.125
+"""Largest part of the neurons of one token for which "gather" is taken, without blocks: 0.25 ms at 205 of
+2,048 neurons and 0.43 at 512, and 0.1 for the indices, against 0.57 of all."""
+
+SPARSE_FFN_BLOCK_PART = ((4096, 0.5), (1024, 0.25), (64, 0.125))
+"""(Least tokens, largest part of the neurons) for which "block" is taken."""
+
 
 def platform() -> Platform:
     """The platform that compiled code runs on: JAX's default one, or the one `target_platform` names."""

@@ -8,13 +8,14 @@ import pytest
 from sparsejax.ops.backends import (
     DENSE_RECURRENCE,
     LINEAR_RECURRENCE,
+    SPARSE_FFN,
     interpret,
     platform,
     resolve,
     target_platform,
 )
 
-TABLES = (LINEAR_RECURRENCE, DENSE_RECURRENCE)
+TABLES = (LINEAR_RECURRENCE, DENSE_RECURRENCE, SPARSE_FFN)
 
 
 @pytest.mark.parametrize(

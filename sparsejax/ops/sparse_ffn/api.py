@@ -1,0 +1,153 @@
+"""The op: scores in, the outputs of the selected neurons out, by the path that suits the size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeGuard, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sparsejax.ops import backends
+from sparsejax.ops.sparse_ffn.block import Plan, block_ffn
+from sparsejax.ops.sparse_ffn.choose import choose_path
+from sparsejax.ops.sparse_ffn.gather import MOST_UNROLLED, gather_blocks, gather_neurons
+from sparsejax.ops.sparse_ffn.reference import dense_ffn, masked_ffn, with_bias
+from sparsejax.ops.sparse_ffn.selection import block_count, top_k_indices, top_k_mask
+from sparsejax.ops.sparse_ffn.weights import ACTIVATIONS, FFNWeights
+
+Path = Literal["auto", "dense", "masked", "gather", "block"]
+
+
+def sparse_ffn(
+    inputs: Array,
+    weights: FFNWeights,
+    scores: Array | None,
+    top_k: int | Array | None,
+    *,
+    block_size: int = 1,
+    activation: str = "gelu",
+    path: Path = "auto",
+    backend: str = "auto",
+) -> Array:
+    """The outputs of each token's ``top_k`` neurons with the largest scores.
+
+    Args:
+      inputs: (*b, d).
+      weights: of f neurons.
+      scores: (*b, f), or with blocks (*b, ceil(f / block_size)); unused where all neurons are.
+      top_k: neurons per token, static or a traced integer array (); None, or a static f or more, takes all.
+      block_size: above 1, whole blocks of so many neurons are selected, as many as `block_count` says.
+      activation: a name in `ACTIVATIONS`.
+      path: how, never what. "masked" multiplies all neurons and keeps the selected; "gather" reads only
+        selected rows, token by token; "block" multiplies each selected block with its tokens; "auto" is
+        `choose_path`. "dense" takes all neurons whatever the scores. Without blocks, "block" computes as
+        "masked", and so does "gather" with a traced ``top_k``, whose rows have no static number.
+      backend: "auto", "xla", "reference" (masked, whatever the path) or "pallas" (blocks only).
+
+    Returns:
+      (*b, d) in the dtype of ``inputs``; 16-bit products are summed in float32. Scores get no gradient.
+
+    Raises:
+      ValueError: shapes that do not fit, a negative ``top_k``, or an unknown activation, path or backend.
+
+    Example:
+      >>> weights = FFNWeights(jnp.ones((4, 2)), jnp.ones((4, 2)))
+      >>> scores = jnp.array([[0.1, 0.9, 0.2, 0.8]])
+      >>> sparse_ffn(jnp.ones((1, 2)), weights, scores, 2, activation="relu")
+      Array([[4., 4.]], dtype=float32)
+
+    Source: specs/sprout.md sections 1.2, 1.6 and 7.
+    """
+    neurons = weights.w_in.shape[0]
+    _check(inputs, weights, activation, path, block_size)
+    if _is_static(top_k) and top_k < 0:
+        raise ValueError(f"top_k must be at least 0, not {top_k}")
+    if path == "dense" or top_k is None or (_is_static(top_k) and top_k >= neurons):
+        return dense_ffn(inputs, weights, activation=activation)
+    tokens = inputs.size // inputs.shape[-1]
+    chosen = backends.resolve(backend, backends.SPARSE_FFN, dtype=inputs.dtype)
+    blocks = -(-neurons // block_size)
+    if scores is None or scores.shape != (*inputs.shape[:-1], blocks):
+        raise ValueError(
+            f"scores must have shape {(*inputs.shape[:-1], blocks)} for {neurons} neurons in blocks of "
+            f"{block_size}, not {None if scores is None else scores.shape}"
+        )
+    if tokens == 0 or (_is_static(top_k) and top_k == 0):
+        return with_bias(jnp.zeros_like(inputs), weights, inputs)
+    if path == "auto":
+        path = choose_path(tokens, neurons, top_k, block_size)
+    scores = scores.reshape(tokens, blocks)
+    count = selected_blocks(top_k, neurons, block_size)
+    flat, plan = inputs.reshape(tokens, -1), Plan(block_size, activation)
+    if chosen.startswith("pallas"):
+        outputs = _kernel(chosen, block_size)(flat, weights, *_assignment(scores, count), plan)
+    elif chosen == "reference" or path == "masked" or not _can(path, count, block_size):
+        mask = top_k_mask(scores, count)
+        mask = jnp.repeat(mask, block_size, axis=-1)[:, :neurons] if block_size > 1 else mask
+        return masked_ffn(inputs, weights, mask.reshape(*inputs.shape[:-1], neurons), activation=activation)
+    elif path == "gather" and block_size > 1 and _is_static(count) and count <= MOST_UNROLLED:
+        outputs = gather_blocks(flat, weights, top_k_indices(scores, count), plan)
+    elif block_size == 1 and _is_static(count):
+        outputs = gather_neurons(flat, weights, top_k_indices(scores, count), activation)
+    else:
+        outputs = block_ffn(flat, weights, *_assignment(scores, count), plan)
+    return with_bias(outputs, weights, inputs)
+
+
+def selected_blocks(top_k: int | Array, neurons: int, block_size: int) -> int | Array:
+    """Blocks, of 1 neuron or more, that ``top_k`` of all ``neurons`` select; all of them for all neurons.
+
+    Example:
+      >>> selected_blocks(99, 100, 64), selected_blocks(100, 100, 64), selected_blocks(7, 100, 1)
+      (1, 2, 7)
+    """
+    if block_size == 1:
+        return top_k
+    count, blocks = block_count(top_k, block_size), -(-neurons // block_size)
+    if _is_static(top_k):
+        return blocks if top_k >= neurons else count
+    return jnp.where(top_k >= neurons, blocks, count)
+
+
+def _assignment(scores: Array, count: int | Array) -> tuple[Array, int]:
+    """The blocks (n, blocks) of each token, and how many it has at most."""
+    return top_k_mask(scores, count), count if _is_static(count) else scores.shape[-1]
+
+
+def _kernel(name: str, block_size: int) -> Callable[..., Array]:
+    """A Pallas backend, whose compilers take a second to import."""
+    if block_size == 1:
+        raise ValueError("backend 'pallas' of sparse_ffn takes whole blocks; give a block_size, or use 'xla'")
+    if name == "pallas_gpu":
+        from sparsejax.ops.sparse_ffn import pallas_gpu
+
+        return pallas_gpu.block_ffn
+    from sparsejax.ops.sparse_ffn import pallas_tpu
+
+    return pallas_tpu.block_ffn
+
+
+def _can(path: str, count: int | Array, block_size: int) -> bool:
+    """Whether a sparse path has a form of its own here."""
+    return block_size > 1 or (path == "gather" and _is_static(count))
+
+
+def _is_static(top_k: int | Array | None) -> TypeGuard[int]:
+    return top_k is not None and not isinstance(top_k, jax.Array)
+
+
+def _check(inputs: Array, weights: FFNWeights, activation: str, path: str, block_size: int) -> None:
+    if inputs.ndim == 0 or weights.w_in.ndim != 2 or inputs.shape[-1] != weights.w_in.shape[1]:
+        raise ValueError(f"inputs {inputs.shape} do not fit neurons with weights {weights.w_in.shape}")
+    for name, part in zip(FFNWeights._fields, weights, strict=True):
+        wanted = weights.w_in.shape if name.startswith("w") else weights.w_in.shape[name == "b_out" :][:1]
+        if part is not None and part.shape != wanted:
+            raise ValueError(f"{name} must have shape {wanted}, not {part.shape}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"no activation {activation!r}; choose one of {tuple(ACTIVATIONS)}")
+    if path not in get_args(Path):
+        raise ValueError(f"no path {path!r}; choose one of {get_args(Path)}")
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, not {block_size}")

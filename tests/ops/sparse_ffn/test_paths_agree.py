@@ -1,0 +1,121 @@
+"""Every path computes the same function, with the same gradients."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.ops.sparse_ffn import ACTIVATIONS, dense_ffn, sparse_ffn
+from sparsejax.ops.sparse_ffn.block import Plan
+from sparsejax.ops.sparse_ffn.kernel import activated
+
+# (f, d, block, tokens, top_k): even; uneven last block; one block larger than the FFN; a single token
+CASES = [(96, 16, 16, 40, 40), (50, 7, 16, 33, 33), (10, 7, 16, 5, 3), (64, 8, 8, 1, 20)]
+
+
+def _problem(ffn, case, *, full):
+    f, d, block, tokens, _ = case
+    keys = jax.random.split(jax.random.key(1), 3)
+    inputs = jax.random.normal(keys[0], (tokens, d))
+    scores = jax.random.normal(keys[1], (tokens, -(-f // block)))
+    return inputs, ffn(f, d, full=full), scores, jax.random.normal(keys[2], (tokens, f))
+
+
+def _loss(inputs, weights, scores, top_k, **options):
+    outputs = sparse_ffn(inputs, weights, scores, top_k, **options)
+    return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum(), outputs
+
+
+def _close(mine, wanted, tolerance):
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * (1 + float(jnp.abs(b).max())), rtol=0)
+
+
+@pytest.mark.parametrize(("case", "full"), [(CASES[0], False), (CASES[1], True), (CASES[3], True)], ids=str)
+def test_blocks(ffn, case, full):
+    _, _, block, _, top_k = case
+    inputs, weights, scores, _ = _problem(ffn, case, full=full)
+    value = jax.value_and_grad(_loss, (0, 1), has_aux=True)
+    options = {"block_size": block, "activation": "silu"}
+    (_, wanted), gradient = value(inputs, weights, scores, top_k, path="masked", **options)
+    traced = jnp.asarray(top_k)
+    for path, count in (("gather", top_k), ("block", top_k), ("block", traced))[: 3 if full else 2]:
+        (_, outputs), mine = value(inputs, weights, scores, count, path=path, **options)
+        _close(outputs, wanted, 1e-6)
+        _close(mine, gradient, 2e-6)
+
+
+@pytest.mark.parametrize("case", CASES[2:3], ids=str)
+def test_neurons(ffn, case):
+    inputs, weights, _, scores = _problem(ffn, case, full=True)
+    value = jax.value_and_grad(_loss, (0, 1), has_aux=True)
+    (_, wanted), gradient = value(inputs, weights, scores, case[-1], path="masked")
+    (_, outputs), mine = value(inputs, weights, scores, case[-1], path="gather")
+    _close(outputs, wanted, 1e-6)
+    _close(mine, gradient, 2e-6)
+
+
+@pytest.mark.parametrize("backend", ["pallas_tpu", "pallas_gpu"])
+@pytest.mark.parametrize("case", CASES[1:2], ids=str)
+def test_kernels(ffn, backend, case):
+    inputs, weights, scores, _ = _problem(ffn, case, full=True)
+    value = jax.value_and_grad(_loss, (0, 1), has_aux=True)
+    (_, wanted), gradient = value(inputs, weights, scores, case[-1], block_size=16, backend="reference")
+    (_, outputs), mine = value(inputs, weights, scores, case[-1], block_size=16, backend=backend)
+    _close(outputs, wanted, 1e-6)
+    _close(mine, gradient, 2e-6)
+
+
+def test_a_block_that_every_token_wants_drops_none(ffn):
+    inputs, weights = jax.random.normal(jax.random.key(2), (300, 8)), ffn(64, 8)
+    scores = jnp.zeros((300, 8)).at[:, 3].set(1.0)
+    wanted = sparse_ffn(inputs, weights, scores, 16, block_size=8, path="masked")
+    outputs = sparse_ffn(inputs, weights, scores, 16, block_size=8, path="block")
+    np.testing.assert_allclose(outputs, wanted, atol=1e-6)
+
+
+def test_unselected_neurons_have_no_gradient(ffn):
+    inputs, weights = jax.random.normal(jax.random.key(3), (4, 8)), ffn(32, 8)
+    scores = jnp.tile(jnp.arange(32.0), (4, 1))
+    gradient = jax.grad(lambda w: sparse_ffn(inputs, w, scores, 5, path="gather").sum())(weights)
+    assert not gradient.w_in[:27].any() and gradient.w_in[27:].all()
+
+
+def test_sixteen_bit_products_are_summed_in_float32(ffn):
+    weights = ffn(256, 64, dtype=jnp.bfloat16)
+    inputs = jax.random.normal(jax.random.key(4), (3, 64)).astype(jnp.bfloat16)
+    scores = jax.random.normal(jax.random.key(5), (3, 16))
+    exact = sparse_ffn(
+        *jax.tree.map(jnp.float32, (inputs, weights)), scores, 128, block_size=16, path="masked"
+    )
+    for path in ("masked", "gather", "block"):
+        outputs = sparse_ffn(inputs, weights, scores, 128, block_size=16, path=path)
+        assert outputs.dtype == jnp.bfloat16
+        np.testing.assert_allclose(
+            outputs.astype(jnp.float32), exact, atol=0.02 * float(jnp.abs(exact).max())
+        )
+
+
+def test_every_activation_is_zero_at_zero():
+    assert [float(function(jnp.zeros(()))) for function in ACTIVATIONS.values()] == [0.0] * len(ACTIVATIONS)
+
+
+def test_kernels_have_the_exact_gelu():
+    sums = jnp.linspace(-8, 8, 4001)
+    mine = activated(Plan(1, "gelu"), sums, None)
+    np.testing.assert_allclose(mine, ACTIVATIONS["gelu"](sums), atol=1e-6)
+
+
+def test_extremes_of_the_count(ffn):
+    weights, inputs = ffn(32, 8, full=True), jax.random.normal(jax.random.key(6), (2, 3, 8))
+    scores = jnp.zeros((2, 3, 32))
+    bias = jnp.broadcast_to(weights.b_out, inputs.shape)
+    dense = dense_ffn(inputs, weights)
+    for path in ("gather", "auto"):
+        np.testing.assert_array_equal(sparse_ffn(inputs, weights, scores, 0, path=path), bias)
+        np.testing.assert_array_equal(sparse_ffn(inputs, weights, scores, 32, path=path), dense)
+    all_blocks = sparse_ffn(inputs, weights, scores[..., :5], jnp.asarray(32), block_size=7, path="block")
+    np.testing.assert_allclose(all_blocks, dense, atol=2e-6)
+    assert sparse_ffn(inputs[:0], weights, scores[:0], 4).shape == (0, 3, 8)
