@@ -29,7 +29,7 @@ def manifest(family: str) -> dict[str, dict]:
     if not AVAILABLE:
         return {}
     cases = json.loads((ROOT / family / "MANIFEST.json").read_text())["cases"]
-    return {case["name"]: case for case in cases}
+    return cases if isinstance(cases, dict) else {case["name"]: case for case in cases}
 
 
 def document(family: str, name: str) -> dict:

@@ -29,6 +29,11 @@ def _nothing(config: Any) -> Mapping[str, Any]:
     return {}
 
 
+def _no_checks(ck: Any) -> Sequence[Any]:
+    del ck
+    return ()
+
+
 def _apply_in_order(ck: Any, inputs: Mapping[str, Any]) -> Any:
     return ck.apply(*inputs.values())
 
@@ -60,6 +65,7 @@ class Family:
         such as an index beyond the inputs.
       check_inputs: (config, *inputs, **options) raises ValueError where a call cannot be right.
       evaluate: (checkpoint, arrays of a reference file by name) -> outputs, for `verify`.
+      report: checkpoint -> further checks (`verification.Check`) of the family's own, for `verify`.
       file_formats: variant -> file format that `export_pt` writes, where it is not "zip".
     """
 
@@ -78,6 +84,7 @@ class Family:
     check_params: Callable[..., None] = _accept
     check_inputs: Callable[..., None] = _accept
     evaluate: Callable[[Any, Mapping[str, Any]], Any] = _apply_in_order
+    report: Callable[[Any], Sequence[Any]] = _no_checks
     file_formats: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -125,15 +125,18 @@ def _metadata_that_rebuilds(
         attempts.append((metadata, family.overrides_for(ck.config)))
     else:
         attempts.append(({**metadata, "config": told}, {}))
+    untold = False
     for same in (operator.eq, family.same_function):
         for beside, overrides in attempts:
             try:
                 if same(family.config_from(variant, state, beside, overrides), ck.config):
                     return beside
-            except AmbiguousVariantError:  # a layout that never says; its reader has to be told
-                return metadata
+            except AmbiguousVariantError:
+                untold = True
             except MissingKeyError:
                 continue
+    if untold:  # a layout that never says; its reader has to be told
+        return metadata
     raise ExportError(f"the variant {variant!r} cannot say that this model is {ck.config}")
 
 

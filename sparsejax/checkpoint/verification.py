@@ -1,4 +1,4 @@
-"""`verify`: does a checkpoint survive the round trip, and does it compute what a reference says?"""
+"""`verify`: does a checkpoint survive the round trip, and does it compute what it should?"""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def verify(
     reference: str | os.PathLike[str] | None = None,
     *,
     tolerance: float = DEFAULT_TOLERANCE,
+    family_report: bool = True,
     **options: Any,
 ) -> list[Check]:
     """Load a checkpoint, write it and read it again, and compare its outputs with stored ones.
@@ -47,6 +48,7 @@ def verify(
       reference: ``.npz`` with ``outputs`` and the inputs by name (see the family: ``x`` or ``features`` for
         ultra-sparse nets, ``ids`` for language models, whose outputs may be called ``logits``).
       tolerance: largest absolute difference of the outputs.
+      family_report: run the checks of the family's own too, where it has any.
       options: kind, variant, overrides, dtype of `load`.
 
     Returns:
@@ -63,6 +65,8 @@ def verify(
         checks.append(_round_trip_original(ck, path, options))
     if reference is not None:
         checks.append(compare_outputs(ck, reference, tolerance))
+    if family_report:
+        checks += registry.find(ck.kind).report(ck)
     return checks
 
 

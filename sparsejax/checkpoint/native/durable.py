@@ -39,8 +39,16 @@ def write_json(path: Path, document: Any, indent: int | None = None) -> None:
 
 def replace_json(path: Path, document: Any) -> None:
     """Writes or replaces a file in one step, by way of ``<name>.<16 hex digits>`` beside it."""
+    replace_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes or replaces a file of UTF-8 as `replace_json` does."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    write_json(temporary, document, indent=2)
+    with open(temporary, "x", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
     sync([path.parent])
 
