@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from sparsejax.checkpoint.source_file import is_native
+from sparsejax.plots.style import (
+    column,
+    legend_beside,
+    plain,
+    shades,
+    single,
+    titled,
+    with_grid,
+    write_figures,
+)
 from sparsejax.training.errors import RunError
 from sparsejax.training.metric_log import METRICS_FILE, read_metrics
 from sparsejax.training.run_folder import read_run
@@ -60,7 +70,7 @@ def eigenvalues(spectrum: Spectrum, name: str = "") -> Figure:
         axis.set_xticks([-1, 0, 1])
         axis.set_yticks([-1, 0, 1])
         axis.tick_params(labelsize="small")
-        _plain(axis)
+        plain(axis)
     for axis in axes[:, 0]:
         axis.set_ylabel("imaginary part", fontsize="small")
     for number in range(count - columns, count):  # the lowest panel of each column
@@ -68,7 +78,7 @@ def eigenvalues(spectrum: Spectrum, name: str = "") -> Figure:
         axes.flat[number].tick_params(labelbottom=True)
     if cells > 1:
         figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.suptitle(_title("Eigenvalues", name), fontsize="medium")
+    figure.suptitle(titled("Eigenvalues", name), fontsize="medium")
     return figure
 
 
@@ -87,8 +97,8 @@ def half_lives(spectrum: Spectrum, name: str = "") -> Figure:
     finite = [np.maximum(layer[np.isfinite(layer)], 1e-2) for layer in layers]
     together = np.concatenate(finite) if lasting < sum(map(len, layers)) else np.ones(1)
     edges = np.geomspace(together.min() / 1.05, together.max() * 1.05, 31)
-    figure, axis = _single()
-    colors = _shades(len(finite))
+    figure, axis = single()
+    colors = shades(len(finite))
     axis.hist(finite, edges, stacked=True, color=colors, label=[f"layer {n}" for n in range(len(finite))])
     axis.set_xscale("log")
     axis.set_xlabel("half-life (tokens)")
@@ -96,10 +106,10 @@ def half_lives(spectrum: Spectrum, name: str = "") -> Figure:
     axis.yaxis.get_major_locator().set_params(integer=True)
     median = np.median(np.concatenate(layers))
     axis.axvline(median, color="0.2", linestyle=":", label=f"median, {median:.3g} tokens")
-    _legend_beside(axis)
+    legend_beside(axis)
     what = f"Memory half-life ({lasting} eigenstates never forget)" if lasting else "Memory half-life"
-    axis.set_title(_title(what, name), fontsize="medium")
-    _style(axis)
+    axis.set_title(titled(what, name), fontsize="medium")
+    with_grid(axis)
     return figure
 
 
@@ -126,7 +136,7 @@ def state_over_time(magnitudes: Any, half_life: Any, name: str = "") -> Figure:
         order = np.argsort(lives[layer], kind="stable")
         states = magnitudes[layer][:, order]
         chosen = np.unique(np.linspace(0, len(order) - 1, 4).astype(int))
-        for color, place in zip(_shades(len(chosen)), chosen, strict=True):
+        for color, place in zip(shades(len(chosen)), chosen, strict=True):
             tokens = f"{lives[layer][order[place]]:.3g}"
             left.plot(states[:, place], color=color, linewidth=1.2, label=tokens)
         left.set_ylabel(f"layer {layer}\n|state|", fontsize="small")
@@ -139,7 +149,7 @@ def state_over_time(magnitudes: Any, half_life: Any, name: str = "") -> Figure:
             loc="center left",
             bbox_to_anchor=(1.0, 0.5),
         )
-        _style(left)
+        with_grid(left)
         # Above the 99th percentile a single outlier would leave everything else dark.
         most = max(float(np.percentile(states, 99)), 1e-12)
         image = right.imshow(
@@ -150,7 +160,7 @@ def state_over_time(magnitudes: Any, half_life: Any, name: str = "") -> Figure:
         figure.colorbar(image, ax=right, pad=0.01).set_label("|state|", fontsize="small")
     for axis in axes[-1]:
         axis.set_xlabel("token")
-    figure.suptitle(_title("Eigenstates over time", name), fontsize="medium")
+    figure.suptitle(titled("Eigenstates over time", name), fontsize="medium")
     return figure
 
 
@@ -166,18 +176,18 @@ def resonance_norms(spectrum: Spectrum, name: str = "") -> Figure:
     """
     norms = np.asarray(spectrum.resonance_norms)
     layers, blocks = norms.shape
-    figure, axis = _single()
+    figure, axis = single()
     width = 0.8 / blocks
-    for block, color in enumerate(_shades(blocks)):
+    for block, color in enumerate(shades(blocks)):
         places = np.arange(layers) + (block - (blocks - 1) / 2) * width
         axis.bar(places, norms[:, block], width, color=color, label=f"cell or block {block}")
     axis.set_xticks(range(layers))
     axis.set_xlabel("layer")
     axis.set_ylabel("distance of the mixing from the\nidentity (Frobenius norm)")
     if blocks > 1:
-        _legend_beside(axis)
-    axis.set_title(_title("Resonance", name), fontsize="medium")
-    _style(axis)
+        legend_beside(axis)
+    axis.set_title(titled("Resonance", name), fontsize="medium")
+    with_grid(axis)
     return figure
 
 
@@ -193,8 +203,8 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Figure:
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    steps, losses = _column(metrics, "loss")
-    figure, axis = _single()
+    steps, losses = column(metrics, "loss")
+    figure, axis = single()
     window = max(1, len(losses) // 50)
     axis.plot(
         steps, losses, color="tab:blue", alpha=0.35 if window > 1 else 1, linewidth=0.8, label="training"
@@ -208,7 +218,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Figure:
             linewidth=1.8,
             label=f"training, mean of {window} steps",
         )
-    validated, scores = _column(metrics, "validation_loss")
+    validated, scores = column(metrics, "validation_loss")
     if len(validated):
         axis.plot(validated, scores, color="tab:orange", marker="o", markersize=4, label="validation")
     axis.set_xlabel("optimiser step")
@@ -220,8 +230,8 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Figure:
     twin.yaxis.set_major_formatter("{x:g}")
     twin.yaxis.set_minor_locator(NullLocator())
     twin.set_ylabel("perplexity")
-    axis.set_title(_title("Loss", name), fontsize="medium")
-    _style(axis)
+    axis.set_title(titled("Loss", name), fontsize="medium")
+    with_grid(axis)
     return figure
 
 
@@ -241,7 +251,7 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
       ModuleNotFoundError: matplotlib is missing.
     """
     if is_native(folder):
-        return _write(folder, network_figures(_load(folder), folder.name))
+        return write_figures(folder / "plots", network_figures(_load(folder), folder.name))
     if read_run(folder)["settings"].get("family") != "ten" or not (folder / METRICS_FILE).exists():
         raise RunError(f"{folder}: holds no metrics of a run of ten")
     metrics = read_metrics(folder / METRICS_FILE)
@@ -250,7 +260,7 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
     figures = {"loss": loss_curve(metrics, folder.name)}
     if is_native(folder / "best"):
         figures |= network_figures(_load(folder / "best"), f"{folder.name}, best network")
-    return _write(folder, figures)
+    return write_figures(folder / "plots", figures)
 
 
 def network_figures(ck: Checkpoint, name: str = "") -> dict[str, Figure]:
@@ -294,56 +304,11 @@ def _sample(ck: Checkpoint) -> np.ndarray:
     return np.random.default_rng(0).integers(ck.config.vocab_size, size=count).astype(np.int32)
 
 
-def _write(folder: Path, figures: Mapping[str, Figure]) -> tuple[Path, ...]:
-    target = folder / "plots"
-    target.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(target / f"{name}.png", dpi=150)
-    return tuple(target / f"{name}.png" for name in figures)
-
-
 def _cells(values: Any) -> np.ndarray:
     """(l, c, k); modern layers have one cell."""
     values = np.asarray(values)
     return values if values.ndim == 3 else values[:, None]
 
 
-def _column(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = [(row["step"], row[name]) for row in metrics if row.get(name) is not None]
-    table = np.array(rows, np.float64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
-
-
 def _log(perplexity: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(perplexity, 1e-12))
-
-
-def _shades(count: int) -> np.ndarray:
-    from matplotlib import colormaps
-
-    return colormaps["viridis"](np.linspace(0.05, 0.9, max(count, 1)))
-
-
-def _single() -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _title(what: str, name: str) -> str:
-    return f"{what}: {name}" if name else what
-
-
-def _legend_beside(axis: Any) -> None:
-    axis.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _style(axis: Any) -> None:
-    axis.grid(alpha=0.25)
-    axis.set_axisbelow(True)
-    _plain(axis)
-
-
-def _plain(axis: Any) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
