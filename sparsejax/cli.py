@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.training.recipes.sprout_fill_mask_settings import FillMaskSettings
+from sparsejax.training.recipes.sprout_settings import SproutSettings
 from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
 from sparsejax.training.recipes.ten_settings import TenSettings
 from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
@@ -29,12 +31,14 @@ Override = Annotated[
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
 Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
-Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-BenchName = Literal["ultra_sparse", "ultra_sparse_training", "ten"]
+Target = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|sprout")]
+BenchName = Literal["ultra_sparse", "ultra_sparse_training", "ten", "sprout"]
 Recipe = (
     Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")]
     | Annotated[TenSettings, tyro.conf.subcommand("ten")]
+    | Annotated[SproutSettings, tyro.conf.subcommand("sprout")]
 )
+_RECIPES = {UltraSparseSettings: "ultra_sparse", TenSettings: "ten", SproutSettings: "sprout"}
 # Of one family a union needs a second, hidden member to be a choice of subcommands.
 Generation = Annotated[TenGenerateSettings, tyro.conf.subcommand("ten")] | Annotated[None, tyro.conf.Suppress]
 _EXTRAS = {
@@ -105,7 +109,7 @@ def verify(
     variant: str | None = None,
     override: Override = (),
 ) -> None:
-    """Load a checkpoint, write it and read it again bit for bit, and compare it with reference outputs.
+    """Load a checkpoint, write it and read it again bit for bit, and check what it computes.
 
     Args:
       file: checkpoint to verify.
@@ -118,7 +122,7 @@ def verify(
     from sparsejax.checkpoint.verification import verify as check
     from sparsejax.console import show_checks
 
-    options = {"kind": kind, "variant": variant, "overrides": _overrides(override)}
+    options: dict[str, Any] = {"kind": kind, "variant": variant, "overrides": _overrides(override)}
     checks = check(file, reference, tolerance=tolerance, **options)
     show_checks(checks)
     if failed := [item for item in checks if not item.passed]:
@@ -181,8 +185,9 @@ def train(recipe: Recipe) -> None:
     from sparsejax import console
     from sparsejax.training.errors import RunError
 
-    of_ten = isinstance(recipe, TenSettings)
-    family = importlib.import_module(f"sparsejax.training.recipes.{'ten' if of_ten else 'ultra_sparse'}")
+    name = _RECIPES[type(recipe)]
+    family = importlib.import_module(f"sparsejax.training.recipes.{name}")
+    show_run, show_training = console.SHOWN_RUNS[name]
     try:
         run = family.prepare(recipe)
     except ValueError as error:
@@ -191,13 +196,13 @@ def train(recipe: Recipe) -> None:
         print(f"{run.folder}: this run is finished; see {run.folder / family.OUTCOME}")
         return
     if not recipe.quiet:
-        (console.show_text_run if of_ten else console.show_run)(run)
+        show_run(run)
     try:
         trained = family.train(run)
     except RunError as error:
         raise _UserError(str(error)) from error
     if not recipe.quiet:
-        (console.show_text_training if of_ten else console.show_training)(run, trained)
+        show_training(run, trained)
 
 
 def generate(settings: Generation) -> None:
@@ -213,17 +218,59 @@ def generate(settings: Generation) -> None:
         raise _UserError(str(error)) from error
 
 
-def plot(folder: Folder) -> None:
-    """Draw the plots of a training run from its logs and networks, or those of a checkpoint.
-
-    Args:
-      folder: that a run of ``sparsejax train`` wrote, or a sparsejax directory.
-    """
-    from sparsejax.plots.folder import draw_folder
-    from sparsejax.training.errors import RunError
+def fill_mask(settings: FillMaskSettings) -> None:
+    """Guess the masked words of a text with a masked language model, the most probable first."""
+    from sparsejax.console import show_guesses
+    from sparsejax.training.recipes.sprout_fill_mask import guesses
 
     try:
-        paths = draw_folder(folder)
+        show_guesses(guesses(settings, _overrides(settings.override)))
+    except ValueError as error:
+        raise _UserError(str(error)) from error
+
+
+def plot(
+    target: Target,
+    *,
+    checkpoint: Path | None = None,
+    data: Path | None = None,
+    out: Path = Path("sprout_plots"),
+    tokenizer: Path | None = None,
+    top_k: int | None = None,
+    tokens: int = 8192,
+    override: Override = (),
+) -> None:
+    """Draw a training run or a checkpoint from its folder, or look at a SPROUT network on a text.
+
+    Args:
+      target: folder that a run of ``sparsejax train`` wrote, or a sparsejax directory; or "sprout", with
+        --checkpoint, for a report on the neurons and routers of a network. The options are of the latter.
+      checkpoint: file or directory of the network.
+      data: text, or folder of texts, each of which is a topic; random tokens if not given.
+      out: folder for report.html, the pictures, JSON and CSV.
+      tokenizer: tokenizer.json of the text; the checkpoint's own, or bytes, if not given.
+      top_k: neurons per token; the network's own, or a quarter of all, if not given.
+      tokens: to read at most.
+      override: config values, NAME=VALUE.
+    """
+    from sparsejax.checkpoint.load import load
+    from sparsejax.plots.folder import draw_folder
+    from sparsejax.plots.sprout_report import TextSource, draw_report
+    from sparsejax.training.errors import RunError
+
+    if checkpoint is None and data is not None:
+        raise _UserError("--data goes with --checkpoint: sparsejax plot sprout --checkpoint FILE --data TEXT")
+    if checkpoint is None and str(target) == "sprout" and not target.exists():
+        raise _UserError("plot sprout needs --checkpoint FILE")
+    if checkpoint is not None and str(target) != "sprout":
+        raise _UserError(f"there are no reports on checkpoints of {target}; give sprout")
+    try:
+        if checkpoint is None:
+            paths = draw_folder(target)
+        else:
+            ck = load(checkpoint, kind="sprout", overrides=_overrides(override))
+            text = TextSource(data, tokenizer, tokens)
+            paths = draw_report(ck, out, text, top_k=top_k, name=checkpoint.stem)
     except RunError as error:
         raise _UserError(str(error)) from error
     for path in paths:
@@ -238,6 +285,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "bench": bench,
     "train": train,
     "generate": generate,
+    "fill-mask": fill_mask,
     "plot": plot,
 }
 

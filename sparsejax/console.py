@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ from sparsejax.checkpoint.verification import Check
 from sparsejax.demo import DemoRow
 
 if TYPE_CHECKING:
-    from sparsejax.training.recipes import ten
+    from sparsejax.training.recipes import sprout, ten
+    from sparsejax.training.recipes.sprout_fill_mask import Guess
     from sparsejax.training.recipes.ultra_sparse import Prepared, Trained
 
 
@@ -124,13 +125,32 @@ def show_text_run(run: ten.Prepared) -> None:
         print(line, flush=True)
 
 
-def show_text_training(run: ten.Prepared, trained: ten.Trained) -> None:
+def show_masked_run(run: sprout.Prepared) -> None:
+    """Print what masked language model is about to be trained on what text."""
+    settings = run.settings
+    first = settings.d_ff if settings.initial_top_k is None else settings.initial_top_k
+    lines = [
+        f"{settings.data}: {run.rows.tokens:,} + {run.held_out.tokens:,} tokens in {len(run.rows):,} + "
+        f"{len(run.held_out):,} rows (training, validation), vocabulary {run.tokenizer.vocab_size:,}",
+        f"sprout: recipe {settings.recipe}, {run.num_parameters:,} parameters, {run.steps:,} steps of "
+        f"{settings.batch_size} x {settings.max_seq_len} tokens; {first:,} to {settings.final_top_k:,} of "
+        f"{settings.d_ff:,} neurons in {settings.sparsity_warmup_steps:,} steps; router {settings.router}, "
+        f"its loss: {settings.taught}",
+    ]
+    if run.standing == "unfinished":
+        lines.append(f"{run.folder}: continued from the last saved step")
+    for line in lines:
+        print(line, flush=True)
+
+
+def show_text_training(run: ten.Prepared | sprout.Prepared, trained: ten.Trained) -> None:
     """Print the perplexities of the held-out text, and where everything is."""
     for name, found in (("best", trained.best), ("final", trained.final)):
         score = found.score
+        also = "".join(f", {what} {value:.3g}" for what, value in (score.metrics or {}).items())
         print(
             f"{run.folder / name}: step {found.step:,}, validation perplexity {score.perplexity:.2f}"
-            f" ({score.loss:.4f} nats per token over {score.tokens:,} tokens)"
+            f" ({score.loss:.4f} nats per token over {score.tokens:,} tokens{also})"
         )
     print(f"{trained.seconds:.1f} s of training; metrics and networks: {run.folder}")
 
@@ -142,6 +162,25 @@ def show_pieces(prompt: str, pieces: Iterable[str]) -> None:
         text = piece.encode(encoding, "replace").decode(encoding)
         print(_without_controls(text) if sys.stdout.isatty() else text, end="", flush=True)
     print()
+
+
+def show_guesses(guesses: Sequence[Sequence[Guess]]) -> None:
+    """Print what may stand at each mask of a text, the most probable first."""
+    table = Table("mask", "token", "probability", "text", box=None, pad_edge=False)
+    for number, of_mask in enumerate(guesses):
+        for guess in of_mask:
+            row = (_plain(guess.token), f"{guess.probability:.4f}", _plain(guess.text))
+            table.add_row(str(number + 1), *row)
+    console = Console(highlight=False)
+    console.print(table) if console.is_terminal else Console(width=160, highlight=False).print(table)
+
+
+SHOWN_RUNS: Mapping[str, tuple[Callable[..., None], Callable[..., None]]] = {
+    "ultra_sparse": (show_run, show_training),
+    "ten": (show_text_run, show_text_training),
+    "sprout": (show_masked_run, show_text_training),
+}
+"""What is printed before and after the training of each family."""
 
 
 def _without_controls(text: str) -> str:

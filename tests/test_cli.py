@@ -211,6 +211,7 @@ def test_demo_reports_every_shipped_file(tmp_path, capsys):
     assert "<svg" in page
     assert all(f"{entry['mse']:.3e}" in page for entry in entries if entry["kind"] == "ultra_sparse")
     assert "continues &#x27;Return the &#x27;" in page
+    assert all(f"<td>sprout_words.pt</td><td>{share}%</td>" in page for share in (100, 50, 25, 10))
 
 
 def test_convert_refuses_to_overwrite_a_foreign_directory(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -23,10 +24,12 @@ class TokenLoss(NamedTuple):
     Attributes:
       total: () sum of the weighted losses in nats, float32 (float64 for float64 inputs).
       weight: () sum of the weights of the tokens.
+      metrics: further sums over tokens by name, to be told beside the loss; None is none.
     """
 
     total: Scalar
     weight: Scalar
+    metrics: Mapping[str, Scalar] | None = None
 
     @property
     def mean(self) -> Scalar:

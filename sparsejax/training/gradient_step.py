@@ -73,7 +73,8 @@ def gradient_step(
 
     Returns:
       pure function (state, batch) -> (state, record). The record's scalars: ``loss`` per token without the
-      penalty, ``penalty`` if there is one, ``tokens`` counted, ``gradient_norm`` before clipping.
+      penalty, the loss's ``metrics`` per token, ``penalty`` if there is one, ``tokens`` counted,
+      ``gradient_norm`` before clipping.
 
     Example:
       >>> def squares(params, batch, key):
@@ -85,17 +86,18 @@ def gradient_step(
       (1.0, 5.0)
     """
 
-    def total(params: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def total(params: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         found = loss(params, batch, key)
-        return found.total, found.weight
+        return found.total, (found.weight, dict(found.metrics or {}))
 
     def step(state: GradientState, batch: Any) -> tuple[GradientState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
         sums = _summed(jax.value_and_grad(total, has_aux=True), state.params, batch, key, parts=accumulate)
-        (losses, count), gradients = sums
+        (losses, (count, metrics)), gradients = sums
         per_token = 1 / jnp.maximum(count, 1)
         gradients = jax.tree.map(lambda leaf: leaf * per_token.astype(leaf.dtype), gradients)
         record = {"loss": losses * per_token, "tokens": count}
+        record |= {name: value * per_token for name, value in metrics.items()}
         if penalty is not None:
             record["penalty"], of_penalty = jax.value_and_grad(penalty)(state.params)
             gradients = jax.tree.map(jnp.add, gradients, of_penalty)
@@ -124,11 +126,24 @@ def compiled_steps(
       ``(state, count) -> (state, records)``; the state given is donated. Records have the axis (count).
     """
     compiled = jax.jit(step, donate_argnums=0, out_shardings=placement and (placement, None))
+    return called_steps(compiled, ((batch,) for batch in batches))
+
+
+def called_steps(
+    compiled: Callable[..., tuple[GradientState, dict[str, jax.Array]]],
+    arguments: Iterator[tuple[Any, ...]],
+) -> Callable[[GradientState, int], tuple[Any, Any]]:
+    """`compiled_steps` of a step that is compiled already and takes more than a batch.
+
+    Args:
+      compiled: (state, *arguments) -> (state, record).
+      arguments: of each step, from the first one on that is to be done.
+    """
 
     def steps(state: GradientState, count: int) -> tuple[GradientState, Any]:
         records = []
         for _ in range(count):
-            state, record = compiled(state, next(batches))
+            state, record = compiled(state, *next(arguments))
             records.append(record)
         return state, jax.tree.map(lambda *rows: jnp.stack(rows), *records)
 

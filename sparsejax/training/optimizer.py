@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -75,17 +76,24 @@ def adamw(
     if not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas must be at least 0 and below 1, not {betas}")
 
-    def decayed(params: Any) -> Any:
-        return map_paths(lambda path, _: decay == "all" or _group(path, groups).decays, params)
-
     parts = [
         optax.scale_by_adam(*betas, eps=epsilon),
-        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.add_decayed_weights(weight_decay, mask=partial(decay_mask, decay=decay, groups=groups)),
         optax.scale_by_learning_rate(schedule),
     ]
     if any(group.rate != 1 for group in groups):
         parts.append(_scale_by_group(groups))
     return optax.chain(*([clip_by_norm(max_norm)] if max_norm is not None else []), *parts)
+
+
+def decay_mask(params: Any, decay: Decay, groups: Sequence[Group]) -> Any:
+    """A tree like the parameters: True where weight decay acts.
+
+    Example:
+      >>> decay_mask({"kernel": 0, "bias": 0}, "weights", [NORMS_AND_BIASES])
+      {'bias': False, 'kernel': True}
+    """
+    return map_paths(lambda path, _: decay == "all" or _group(path, groups).decays, params)
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:

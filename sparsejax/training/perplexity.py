@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sparsejax.training.cross_entropy import TokenLoss
@@ -15,10 +15,12 @@ class Score(NamedTuple):
     Attributes:
       loss: mean over tokens, in nats.
       tokens: that were counted.
+      metrics: means over tokens of what else the loss tells, by name; None is nothing.
     """
 
     loss: float
     tokens: int
+    metrics: Mapping[str, float] | None = None
 
     @property
     def perplexity(self) -> float:
@@ -39,9 +41,14 @@ def token_weighted_score(evaluate: Callable[[Any], TokenLoss], batches: Iterable
     Example:
       >>> parts = [TokenLoss(6.0, 2.0), TokenLoss(1.0, 2.0)]
       >>> token_weighted_score(parts.__getitem__, [0, 1])
-      Score(loss=1.75, tokens=4)
+      Score(loss=1.75, tokens=4, metrics=None)
     """
     losses = [evaluate(batch) for batch in batches]
     count = math.fsum(float(part.weight) for part in losses)
-    total = math.fsum(float(part.total) for part in losses)
-    return Score(total / count if count else math.nan, round(count))
+
+    def mean(values: Iterable[Any]) -> float:
+        return math.fsum(map(float, values)) / count if count else math.nan
+
+    rows = [part.metrics for part in losses if part.metrics]
+    metrics = {name: mean(row[name] for row in rows) for name in (rows[0] if rows else ())}
+    return Score(mean(part.total for part in losses), round(count), metrics or None)

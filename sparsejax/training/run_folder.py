@@ -83,6 +83,11 @@ def standing(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Stan
     return found
 
 
+def best_of(path: Path) -> Path:
+    """The best network of a run's folder; any other path as it is."""
+    return path / "best" if (path / RUN_FILE).exists() and (path / "best").exists() else path
+
+
 @contextmanager
 def opened_run(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[None]:
     """Hold a run's folder against other processes; make it, with its ``run.json``, if it is new.

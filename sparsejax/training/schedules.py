@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
+
+OneCycle = Callable[[jax.typing.ArrayLike], tuple[jax.Array, jax.Array]]
+"""Learning rate and decay of Adam's first moment by step."""
 
 
 def warmup_cosine(peak: float, *, warmup: int, steps: int) -> optax.Schedule:
@@ -81,6 +86,59 @@ def cosine_annealing(peak: float, *, steps: int, minimum: float = 0.0) -> optax.
         return minimum + (peak - minimum) * (1 + jnp.cos(jnp.pi * step / steps)) / 2
 
     return rate
+
+
+def onecycle(
+    max_lr: float,
+    *,
+    warmup: int,
+    steps: int,
+    betas: tuple[float, float] = (0.85, 0.95),
+    start_factor: float = 25.0,
+    end_factor: float = 1e4,
+) -> OneCycle:
+    """Torch's ``OneCycleLR`` with cosines and cycled momentum: the rate goes up and down, beta1 down and up.
+
+    The rate rises from ``max_lr / start_factor`` at step 0 to ``max_lr`` at step ``warmup - 1`` and falls to
+    ``max_lr / start_factor / end_factor`` at step ``steps - 1``; the curve goes on beyond, as torch's does
+    for one step.
+
+    Args:
+      max_lr: highest rate.
+      warmup: steps until then, torch's ``pct_start * total_steps``; with one step the rate starts there.
+      steps: in all.
+      betas: lowest and highest decay of Adam's first moment.
+      start_factor: torch's ``div_factor``.
+      end_factor: torch's ``final_div_factor``.
+
+    Returns:
+      ``onecycle(step) -> (lr, beta1)``, the step counted from 0, maybe traced.
+
+    Raises:
+      ValueError: the warm-up is negative or longer than the run.
+
+    Example:
+      >>> at = onecycle(1.0, warmup=4, steps=8)
+      >>> [tuple(round(float(value), 3) for value in at(step)) for step in (0, 3, 5, 7)]
+      [(0.04, 0.95), (1.0, 0.85), (0.5, 0.9), (0.0, 0.95)]
+
+    Source: specs/sprout.md section 4.
+    """
+    _check(warmup, steps)
+    start, end = max_lr / start_factor, max_lr / start_factor / end_factor
+    low, high = betas
+    top, last = warmup - 1, steps - 1
+
+    def at(step: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+        step = jnp.asarray(step, jnp.float32)
+        # Squared sines instead of 1 + cos: small rates keep all their digits.
+        up = jnp.sin(jnp.pi / 2 * step / top) ** 2 if top > 0 else jnp.ones_like(step)
+        down = jnp.sin(jnp.pi / 2 * (last - step) / max(1, last - top)) ** 2
+        rising = step <= top
+        rate = jnp.where(rising, start + (max_lr - start) * up, end + (max_lr - end) * down)
+        return rate, jnp.where(rising, high + (low - high) * up, high + (low - high) * down)
+
+    return at
 
 
 def _check(warmup: int, steps: int) -> None:

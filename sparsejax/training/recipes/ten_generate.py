@@ -12,7 +12,7 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.load import load
 from sparsejax.models.ten.generate import stream
 from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
-from sparsejax.training.run_folder import RUN_FILE
+from sparsejax.training.run_folder import best_of
 from sparsejax.training.text.pieces import text_pieces, until
 from sparsejax.training.text.tokenizer import ByteTokenizer, Tokenizer, read_tokenizer, tokenizer_named
 
@@ -61,11 +61,6 @@ def generated_text(
         stack=settings.stack,
     )
     return until(text_pieces(tokenizer, (int(token[0]) for token in tokens)), settings.stop)
-
-
-def best_of(path: Path) -> Path:
-    """The best network of a run's folder; any other path as it is."""
-    return path / "best" if (path / RUN_FILE).exists() and (path / "best").exists() else path
 
 
 def tokenizer_for(ck: Checkpoint, path: Path | None = None) -> Tokenizer:

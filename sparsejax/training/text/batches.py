@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from sparsejax.training.cross_entropy import IGNORED
-from sparsejax.training.text.packing import Window, Windows
+from sparsejax.training.text.packing import Window
 
 _AHEAD = 4
 
 
+class Source(Protocol):
+    """Rows by number, each a dict of arrays of equal shapes."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, number: int) -> Window:
+        """A row."""
+        ...
+
+
 def training_batches(
-    windows: Windows,
+    windows: Source,
     *,
     batch_size: int,
     seed: int,
@@ -38,7 +50,8 @@ def training_batches(
       sharding: where the arrays go; the default device if not given.
 
     Returns:
-      batches: ``inputs``, ``targets``, ``segment_ids``, each (b, t) int32 on the devices.
+      batches of the windows' entries, such as ``inputs``, ``targets`` and ``segment_ids``, each (b, t) int32,
+      on the devices.
 
     Raises:
       ValueError: the rows do not divide among the processes.
@@ -57,18 +70,23 @@ def training_batches(
 
 
 def whole_batches(
-    windows: Windows, *, batch_size: int, sharding: jax.sharding.Sharding | None = None
+    windows: Source,
+    *,
+    batch_size: int,
+    blank: Window | None = None,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Iterator[Any]:
     """All windows once, in order; rows of no target fill the last batch, so that all have one shape.
 
     Args:
       windows: such as those of a held-out text.
       batch_size: rows of a batch.
+      blank: row that fills up; one whose ``targets`` do not count if not given.
       sharding: where the arrays go; the default device if not given.
     """
     for start in range(0, len(windows), batch_size):
         rows = [windows[number] for number in range(start, min(start + batch_size, len(windows)))]
-        rows += [_empty(rows[0])] * (batch_size - len(rows))
+        rows += [_empty(rows[0]) if blank is None else blank] * (batch_size - len(rows))
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         share = batch_size // jax.process_count()
         first = jax.process_index() * share

@@ -60,7 +60,7 @@ def read_corpus(path: Path, tokenizer: Tokenizer, *, pattern: str = "*.txt", sep
     end = [] if tokenizer.end is None else [np.asarray([tokenizer.end], dtype)]
     parts: list[np.ndarray] = []
     starts, length = [], 0
-    for document in _documents(_files(path, pattern), tokenizer, separator):
+    for document in _documents(text_files(path, pattern), tokenizer, separator):
         starts.append(length)
         parts += [document.astype(dtype), *end]
         length += len(document) + len(end)
@@ -100,7 +100,12 @@ def split(corpus: Corpus, fraction: float, *, seed: int = 0) -> tuple[Corpus, Co
     return _chosen(corpus, lengths, ~held_out), _chosen(corpus, lengths, held_out)
 
 
-def _files(path: Path, pattern: str) -> Sequence[Path]:
+def text_files(path: Path, pattern: str) -> Sequence[Path]:
+    """A file, or all files of a folder and those below it, in the order of their names.
+
+    Raises:
+      ValueError: there are none; one line.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():

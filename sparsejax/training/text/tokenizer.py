@@ -81,6 +81,17 @@ class JsonTokenizer:
         known = (self._library.token_to_id(token) for token in _END_TOKENS)
         self.end: int | None = next((token for token in known if token is not None), None)
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by token."""
+        return self._library.get_vocab(with_added_tokens=True)
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids of the tokens that the file declares to be no words."""
+        added = self._library.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
+
     def encode(self, document: bytes) -> np.ndarray:
         """Ids (n,) of a document.
 
@@ -99,9 +110,13 @@ class JsonTokenizer:
         """Text of ids, special ones left out."""
         return self._library.decode([int(token) for token in ids], skip_special_tokens=True)
 
+    def token(self, number: int) -> str:
+        """The token of an id, as the vocabulary has it; "" beyond it."""
+        return self._library.id_to_token(int(number)) or ""
+
 
 def read_tokenizer(path: Path | None) -> Tokenizer:
-    """The tokenizer of a ``tokenizer.json``, or that of bytes if there is no file.
+    """The tokenizer of a ``tokenizer.json`` or a WordPiece ``vocab.txt``; that of bytes if there is no file.
 
     Raises:
       ValueError: the file is missing or is no tokenizer; one line.
@@ -115,13 +130,14 @@ def read_tokenizer(path: Path | None) -> Tokenizer:
         return ByteTokenizer()
     try:
         text = path.read_text(encoding="utf-8")
-        json.loads(text)
+        if path.suffix != ".txt":
+            json.loads(text)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path}: is no tokenizer.json: {error}") from error
     try:
-        return JsonTokenizer(text)
+        return JsonTokenizer(_from_vocabulary(text) if path.suffix == ".txt" else text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -138,3 +154,9 @@ def tokenizer_named(name: str) -> Tokenizer:
       256
     """
     return ByteTokenizer() if name == ByteTokenizer.name else JsonTokenizer(name)
+
+
+def _from_vocabulary(text: str) -> str:
+    from sparsejax.training.text.wordpiece import wordpiece_from_vocabulary
+
+    return wordpiece_from_vocabulary(text.replace("\r\n", "\n").rstrip("\n").split("\n"))
