@@ -25,7 +25,7 @@ demo: $(VENV)/installed-demo
 	$(BIN)/sparsejax demo
 
 test: $(VENV)/installed-test $(if $(WITH_TORCH),$(VENV)/installed-torch)
-	$(BIN)/python -m pytest -n $(WORKERS) -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff format --check .
@@ -33,7 +33,7 @@ lint: $(VENV)/installed-lint
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-test $(VENV)/installed-torch
-	for name in ultra_sparse ultra_sparse_training ten; do \
+	for name in ultra_sparse ultra_sparse_training ten sprout; do \
 	  $(BIN)/sparsejax bench $$name --json sparsejax/bench/results/$$name.json --readme README.md || exit 1; \
 	done
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from sparsejax.bench.report import Row, Target
 from sparsejax.bench.timing import race
 
 Call = Callable[[], Any]
+Built = TypeVar("Built")
 _MICROSECONDS = 1e6
 
 
@@ -76,10 +77,10 @@ def decide(contest: Contest, machine: Machine, *, quick: bool) -> Row:
 
 
 def build(
-    peers: Mapping[str, Callable[[], Call]],
-) -> tuple[dict[str, Call | None], dict[str, float], list[str]]:
-    """The peers' calls (None where one cannot be had), the seconds that building took, and why not."""
-    calls: dict[str, Call | None] = {}
+    peers: Mapping[str, Callable[[], Built]],
+) -> tuple[dict[str, Built | None], dict[str, float], list[str]]:
+    """What the peers build (None where it cannot be had), the seconds that building took, and why not."""
+    calls: dict[str, Built | None] = {}
     seconds: dict[str, float] = {}
     notes: list[str] = []
     for name, builder in peers.items():
