@@ -24,6 +24,7 @@ from sparsejax.checkpoint.inspection import inspect
 from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.save import save
 from sparsejax.checkpoint.verification import compare_outputs, verify
+from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.ten import generate, initial_state
 from sparsejax.models.ultra_sparse import fuse
 from sparsejax.models.ultra_sparse.model import forward
@@ -32,6 +33,24 @@ GRID_POINTS = 100
 
 _BYTES = 256
 _PROMPT, _NEW_BYTES = b"Return the ", 60
+_SHARES, _TOKENS = (1.0, 0.5, 0.25, 0.1), 64
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """What a part of its neurons gives a network that picks them at run time.
+
+    Attributes:
+      share: of the neurons.
+      neurons: distance of the logits to those of all neurons, over the latter's spread; by the best neurons.
+      blocks: the same by the best whole blocks of neurons.
+      milliseconds: median time of a row of tokens, by blocks.
+    """
+
+    share: float
+    neurons: float
+    blocks: float
+    milliseconds: float
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,7 @@ class DemoRow:
       quality: result on the family's own task, in words.
       microseconds: {batch size: median time of one jitted call; of one token per row for language models}.
       curve: x and y to plot, for nets of one variable.
+      sparsity: fewer and fewer neurons, for networks that pick them at run time.
     """
 
     name: str
@@ -57,6 +77,7 @@ class DemoRow:
     quality: str
     microseconds: dict[int, float]
     curve: tuple[np.ndarray, np.ndarray] | None = None
+    sparsity: tuple[Sparsity, ...] = ()
 
 
 def shipped_checkpoints() -> Path:
@@ -104,6 +125,7 @@ def write_report(rows: Sequence[DemoRow], path: Path) -> None:
     page = _PAGE.substitute(
         header="".join(f"<th>{name}</th>" for name in header),
         body=body,
+        sparsity=_sparsity_table(rows),
         plot=_svg(rows),
         device=html.escape(f"{jax.devices()[0].device_kind}, jax {jax.__version__}"),
     )
@@ -117,6 +139,20 @@ def _cells(row: DemoRow) -> list[str]:
     return [row.name, row.kind, str(row.parameters), verified, row.quality, *times]
 
 
+def _sparsity_table(rows: Sequence[DemoRow]) -> str:
+    if not any(row.sparsity for row in rows):
+        return ""
+    names = ("file", "neurons", "error, best neurons", "error, best blocks", "time by blocks")
+    lines = [
+        f"<tr><td>{html.escape(row.name)}</td><td>{part.share:.0%}</td><td>{part.neurons:.3f}</td>"
+        f"<td>{part.blocks:.3f}</td><td>{part.milliseconds:.2f} ms</td></tr>"
+        for row in rows
+        for part in row.sparsity
+    ]
+    header = "".join(f"<th>{name}</th>" for name in names)
+    return f"<h2>Fewer neurons</h2><table><tr>{header}</tr>{''.join(lines)}</table>{_SPARSITY_NOTE}"
+
+
 def _shipped_jobs() -> list[tuple[Path, Path | None]]:
     folder = shipped_checkpoints()
     entries = json.loads((folder / "manifest.json").read_text())["checkpoints"]
@@ -127,59 +163,121 @@ def _run_one(path: Path, reference: Path | None, overrides: Mapping[str, Any]) -
     report = inspect(path)
     if report.problem is not None and not overrides:
         raise report.problem
-    checks = verify(path, overrides=overrides)
+    checks = verify(path, family_report=False, overrides=overrides)
     ck = load(path, overrides=overrides)
     with tempfile.TemporaryDirectory() as folder:
         save(ck, Path(folder) / "model")
         converted = load(Path(folder) / "model")
     if reference is not None:
         checks.append(compare_outputs(converted, reference))
-    quality, curve, call, batches = _DEMOS[ck.kind](converted)
+    shown = _DEMOS[ck.kind](converted)
     return DemoRow(
         name=path.name,
         kind=f"{ck.kind}/{ck.variant}",
-        parameters=ck.config.num_parameters,
+        parameters=sum(
+            leaf.size
+            for leaf in jax.tree.leaves(ck.params)
+            if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+        ),
         verified=next((check for check in checks if not check.passed), checks[-1]).detail,
         passed=all(check.passed for check in checks),
-        quality=quality,
-        microseconds={size: _median_microseconds(call, batch) for size, batch in batches.items()},
-        curve=curve,
+        quality=shown.quality,
+        microseconds={size: _median_microseconds(shown.call, batch) for size, batch in shown.batches.items()},
+        curve=shown.curve,
+        sparsity=shown.sparsity,
     )
 
 
-def _ultra_sparse(ck: Checkpoint) -> tuple[str, Any, Callable[[Any], jax.Array], dict[int, jax.Array]]:
+@dataclass(frozen=True)
+class _Shown:
+    """What a family has to show.
+
+    Attributes:
+      quality: in words.
+      call: jitted function to time.
+      batches: its argument, by batch size.
+      curve: x and y.
+      sparsity: fewer and fewer neurons.
+    """
+
+    quality: str
+    call: Callable[[Any], jax.Array]
+    batches: dict[int, jax.Array]
+    curve: tuple[np.ndarray, np.ndarray] | None = None
+    sparsity: tuple[Sparsity, ...] = ()
+
+
+def _ultra_sparse(ck: Checkpoint) -> _Shown:
     if ck.config.input_size != 256 or ck.config.output_size != 1:
         batches = {size: jax.numpy.zeros((size, ck.config.input_size)) for size in (1, 4096)}
-        apply = jax.jit(partial(forward, ck.config, ck.params))
-        return "no built-in task for this size", None, apply, batches
+        return _Shown(
+            "no built-in task for this size", jax.jit(partial(forward, ck.config, ck.params)), batches
+        )
     function = fuse(ck)
     x = np.linspace(-2 * np.pi, 2 * np.pi, GRID_POINTS, dtype=np.float32)
     y = np.asarray(function(jax.numpy.asarray(x)))
     mse = float(np.mean((y - np.sin(x)) ** 2))
     batches = {size: jax.numpy.linspace(-6, 6, size) for size in (1, 4096)}
-    return f"sin(x): MSE {mse:.3e}", (x, y), function, batches
+    return _Shown(f"sin(x): MSE {mse:.3e}", function, batches, curve=(x, y))
 
 
-def _ten(ck: Checkpoint) -> tuple[str, Any, Callable[[Any], jax.Array], dict[int, jax.Array]]:
+def _ten(ck: Checkpoint) -> _Shown:
     step = jax.jit(partial(_next_token, ck.model))
     state = initial_state(ck.config, 1) if ck.config.streams else None
     call = partial(step, ck.params, state)
     batches = {1: jax.numpy.zeros((1, 1), jax.numpy.int32)}
     if ck.config.vocab_size < _BYTES or state is None:
-        return "no built-in task for this vocabulary", None, call, batches
+        return _Shown("no built-in task for this vocabulary", call, batches)
     length = min(_NEW_BYTES, ck.config.max_seq_len - len(_PROMPT))
     found = generate(ck, [list(_PROMPT)], max_new_tokens=length, temperature=0)
     text = bytes(int(token) for token in found.tokens[0] if token < _BYTES).decode(errors="replace")
-    return f"continues {_PROMPT.decode()!r}: {text!r}", None, call, batches
+    return _Shown(f"continues {_PROMPT.decode()!r}: {text!r}", call, batches)
 
 
 def _next_token(model: Any, params: Any, state: Any, tokens: jax.Array) -> jax.Array:
     return model.apply({"params": params}, tokens, state).logits
 
 
-_DEMOS: dict[
-    str, Callable[[Checkpoint], tuple[str, Any, Callable[[Any], jax.Array], dict[int, jax.Array]]]
-] = {
+def _sprout(ck: Checkpoint) -> _Shown:
+    config, rng = ck.config, np.random.default_rng(0)
+    if isinstance(config, SproutConfig):
+        row = jax.numpy.asarray(rng.integers(0, config.vocab_size, (1, min(_TOKENS, config.max_len))))
+    else:
+        row = jax.numpy.asarray(rng.normal(size=(1, _TOKENS, config.d_model)), jax.numpy.float32)
+    by_neurons = partial(jax.jit(partial(_outputs, ck.model, "masked")), ck.params, row)
+    dense = by_neurons(config.d_ff)
+    found = tuple(_sparsity(ck, row, share, by_neurons, dense) for share in _SHARES)
+    words = "; ".join(
+        f"{part.share:.0%}: {part.neurons:.2f}, {part.blocks:.2f}, {part.milliseconds:.2f} ms"
+        for part in found
+    )
+    call = partial(jax.jit(partial(_outputs, ck.model, "auto", top_k=None)), ck.params)
+    return _Shown(
+        f"part of the neurons: error by neurons, by blocks, time: {words}",
+        call,
+        {1: row[:, :1]},
+        sparsity=found,
+    )
+
+
+def _sparsity(
+    ck: Checkpoint, row: jax.Array, share: float, by_neurons: Callable[[int], jax.Array], dense: jax.Array
+) -> Sparsity:
+    top_k = max(1, int(share * ck.config.d_ff))
+    by_blocks = partial(jax.jit(partial(_outputs, ck.model, "block", top_k=top_k)), ck.params)
+    of_neurons, of_blocks = (
+        float(np.std(sparse - dense) / np.std(dense)) for sparse in (by_neurons(top_k), by_blocks(row))
+    )
+    return Sparsity(share, of_neurons, of_blocks, _median_microseconds(by_blocks, row, 50) / 1e3)
+
+
+def _outputs(model: Any, path: str, params: Any, inputs: jax.Array, top_k: Any) -> jax.Array:
+    out = model.apply({"params": params}, inputs, top_k=top_k, path=path)
+    return getattr(out, "logits", out)
+
+
+_DEMOS: dict[str, Callable[[Checkpoint], _Shown]] = {
+    "sprout": _sprout,
     "ten": _ten,
     "ultra_sparse": _ultra_sparse,
 }
@@ -210,6 +308,11 @@ def _svg(rows: Sequence[DemoRow]) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
+_SPARSITY_NOTE = (
+    '<p class="note">Errors of the outputs on random tokens, as part of the spread of the outputs of all '
+    f"neurons; median times of a row of {_TOKENS} tokens.</p>"
+)
+
 _PAGE = Template("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>sparsejax demo</title>
 <style>
@@ -224,6 +327,7 @@ svg { max-width: 100%; height: auto }
 <p>Each file was read without torch, converted, written back, compared bit for bit, and run as a jitted
 function.</p>
 <table><tr>$header</tr>$body</table>
+$sparsity
 <h2>Target and prediction</h2>
 $plot
 <p class="note">$device; times are medians of one call, x to y or one token, result waited for.</p>

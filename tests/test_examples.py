@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPECTED = {
+EXPECTED = {  # what is printed
     "feature_selection.py": "ultra-sparse net",
     "import_checkpoint.py": "ultra_sparse/sparse",
+    "sprout_sparsity.py": "of the whole blocks: logits",
     "ten_streaming.py": "in two parts: largest difference",
     "use_with_nnx.py": "the same within float rounding",
 }
+ARGUMENTS = {"feature_selection.py": ["20"]}  # rounds of the search
 
 
 def test_every_example_is_listed():
@@ -26,7 +28,7 @@ def test_every_example_is_listed():
 def test_example_runs(name):
     path = ROOT / "examples" / name
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), *ARGUMENTS.get(name, [])],
         cwd=ROOT,
         env=dict(os.environ),
         capture_output=True,

@@ -18,6 +18,7 @@ from sparsejax.models.sprout.losses import distillation_loss, load_balance_loss,
 from sparsejax.models.sprout.mlm import MaskingRule, mask_tokens, mlm_accuracy, mlm_apply, mlm_loss
 from sparsejax.models.sprout.model import RouterStatistics, SproutLM, SproutOutput
 from sparsejax.models.sprout.neurons import least_used, most_used, neuron, output_neuron
+from sparsejax.models.sprout.permute import coactivation_order, permute_neurons
 from sparsejax.models.sprout.quality import ffn_quality, logit_quality
 from sparsejax.models.sprout.routing import with_block_router
 from sparsejax.models.sprout.schedule import bucketed_sparsity_schedule, sparsity_schedule, traced_top_k
@@ -34,6 +35,7 @@ __all__ = [
     "analyse",
     "bucketed_sparsity_schedule",
     "coactivation",
+    "coactivation_order",
     "convert_dense",
     "convert_dense_layers",
     "distillation_loss",
@@ -58,6 +60,7 @@ __all__ = [
     "topic_specialisation",
     "traced_top_k",
     "usage_statistics",
+    "permute_neurons",
     "with_block_router",
     "z_loss",
 ]
