@@ -97,7 +97,7 @@ def convert(
         export_pt(ck, dst, variant=variant)
     else:
         save(ck, dst)
-    print(f"{src} ({ck.kind}/{ck.variant}, {ck.config.num_parameters} parameters) -> {dst}")
+    print(f"{src} ({ck.kind}/{ck.variant}, {ck.num_values} values) -> {dst}")
 
 
 def verify(

@@ -71,6 +71,11 @@ class Checkpoint:
     def _family(self) -> registry.Family:
         return registry.find(self.kind)
 
+    @property
+    def num_values(self) -> int:
+        """Numbers that the parameters hold, index tables included."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
     def apply(self, *inputs: Any, **options: Any) -> Any:
         """The jitted forward pass.
 
@@ -103,10 +108,8 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         """One line: what it is and how large."""
-        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        return (
-            f"Checkpoint(kind={self.kind!r}, variant={self.variant!r}, {count} values, config={self.config})"
-        )
+        known = f"kind={self.kind!r}, variant={self.variant!r}, {self.num_values} values"
+        return f"Checkpoint({known}, config={self.config})"
 
 
 def _is_traced(option: Any) -> bool:

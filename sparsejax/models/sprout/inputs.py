@@ -104,7 +104,8 @@ def _check_tokens(config: SproutConfig, tokens: Any) -> None:
             f"{tokens.shape[1]} tokens; the position table has max_len={config.max_len}: shorten the text"
         )
     if tokens.size and not isinstance(tokens, jax.core.Tracer):
-        least, largest = int(tokens.min()), int(tokens.max())
+        values = np.asarray(tokens)  # a constant may be looked at while another jit traces
+        least, largest = int(values.min()), int(values.max())
         if least < 0 or largest >= config.vocab_size:
             raise ValueError(
                 f"token ids go from {least} to {largest}; this vocabulary has 0 to {config.vocab_size - 1}"
@@ -151,8 +152,10 @@ def _check_top_k(top_k: Any) -> None:
 def _check_array(top_k: Any) -> None:
     if top_k.dtype.kind not in "iu":
         raise ValueError(f"top_k is an array of {top_k.dtype}; integers are needed")
-    if not isinstance(top_k, jax.core.Tracer) and top_k.size and int(top_k.min()) < 0:
-        raise ValueError(f"top_k must be at least 0, not {int(top_k.min())}")
+    if isinstance(top_k, jax.core.Tracer):
+        return
+    if least := int(np.asarray(top_k).min(initial=0)):
+        raise ValueError(f"top_k must be at least 0, not {least}")
 
 
 def _check_masks(options: Mapping[str, Any], shape: tuple[int, ...]) -> None:

@@ -77,7 +77,8 @@ def _check_tokens(config: TemporalEigenstateConfig, tokens: Any) -> None:
     if tokens.shape[1] == 0:
         raise ValueError("an empty sequence: at least one token is needed")
     if tokens.dtype.kind in "iu" and tokens.size and not isinstance(tokens, jax.core.Tracer):
-        least, largest = int(tokens.min()), int(tokens.max())
+        values = np.asarray(tokens)  # a constant may be looked at while another jit traces
+        least, largest = int(values.min()), int(values.max())
         if least < 0 or largest >= config.vocab_size:
             raise ValueError(
                 f"token ids go from {least} to {largest}; this vocabulary has 0 to {config.vocab_size - 1}"

@@ -126,6 +126,18 @@ def test_inside_another_jit_only_shapes_are_checked():
         jax.eval_shape(call, jnp.zeros((2, 9), int), None, None)
 
 
+def test_constants_inside_another_jit_are_checked_by_value():
+    within, beyond, count = jnp.array([[0, 4]]), jnp.array([[0, 5]]), jnp.asarray(3)
+
+    def call(tokens):
+        check_inputs(CONFIG, tokens, top_k=count)
+        return count
+
+    jax.eval_shape(lambda: call(within))
+    with pytest.raises(ValueError, match="0 to 4"):
+        jax.eval_shape(lambda: call(beyond))
+
+
 def test_references_name_their_inputs():
     arrays = {"input_ids": TOKENS, "top_k": np.array([3, -1]), "key_padding_mask": MASK}
     tokens, options = reference_call(CONFIG, arrays)

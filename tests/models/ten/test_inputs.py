@@ -127,3 +127,11 @@ def test_inside_another_jit_only_shapes_are_checked():
     jax.eval_shape(call, jnp.full((2, 3), 9), jnp.zeros((2, 3), int), state)
     with pytest.raises(ValueError, match="an empty sequence"):
         jax.eval_shape(call, jnp.zeros((2, 0), int), None, None)
+
+
+def test_constants_inside_another_jit_are_checked_by_value():
+    beyond = jnp.array([[CONFIG.vocab_size]])
+    within = jnp.array([[CONFIG.vocab_size - 1]])
+    jax.eval_shape(lambda: check_inputs(CONFIG, within))
+    with pytest.raises(ValueError, match="token ids go from"):
+        jax.eval_shape(lambda: check_inputs(CONFIG, beyond))
