@@ -154,7 +154,7 @@ def rows(contest: Contest, machine: Machine, *, quick: bool) -> Iterator[Row]:
     present = {name: one for name, one in contest.contestants.items() if one is not None}
     times = race(
         {name: one.call() for name, one in present.items()},
-        repetitions=5 if quick else 21,
+        repetitions=5 if quick else 101,
         time_limit=5 if quick else 45,
     )
     errors = {

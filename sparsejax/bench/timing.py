@@ -58,7 +58,7 @@ def race(
     """Time contestants against each other.
 
     Each is called once for its compilation (timed apart), warmed up, and given as many calls per
-    repetition as fill ``repetition_seconds``. Every call waits for its result (``block_until_ready``
+    repetition as fill ``repetition_seconds``; short calls are first made as often without being timed. Every call waits for its result (``block_until_ready``
     where the result has it), so that queues hide nothing. The garbage collector is off meanwhile.
 
     Args:
@@ -86,6 +86,8 @@ def race(
             if repetition >= 3 and clock() - start > time_limit:
                 break
             for name in _rotated(names, repetition):
+                if calls[name] > 1:  # for a millisecond or more, the last one's threads may still spin
+                    loops[name].run(calls[name])
                 samples[name].append(loops[name].run(calls[name]) / calls[name])
     return {name: _summary(samples[name], first[name], calls[name]) for name in names}
 

@@ -75,7 +75,8 @@ class SproutFFN(nn.Module):
             reads out of no neuron), d_ff or more all neurons. With blocks it is rounded down to whole ones,
             but at least one. A traced one of single neurons takes the masked path.
           path: "masked" and "gather" compute the same function; "block" selects whole blocks of neurons, a
-            different one; "auto" takes the fastest that computes what the router's kind selects.
+            different one, and computes no others; "auto" takes the fastest that computes what the router's
+            kind selects.
           mixer: whether the manifold mixer, if there is one, acts in sparse calls: "published" in training
             only.
           train: with dropout.
@@ -127,8 +128,9 @@ class SproutFFN(nn.Module):
     ) -> jax.Array:
         config, size = self.config, selection.block_size
         taken: Any = path
-        if path == "auto":
+        if path in ("auto", "block"):
             taken = choose_path(inputs.size // config.d_model, config.d_ff, top_k, size)
+            taken = path if path == "block" and taken == "masked" else taken
         plain = size == 1 and not isinstance(top_k, int)
         if plain or taken == "masked":  # the mask is there already, for the usage
             return masked_ffn(inputs, weights, selection.mask, activation=config.activation)

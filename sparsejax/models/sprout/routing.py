@@ -17,6 +17,9 @@ from sparsejax.ops.flat_matmul import flat_matmul
 
 Config = TypeVar("Config", SproutConfig, SproutFFNConfig)
 
+_POOLED_FIRST = 16
+"""Tokens from which pooling a router's matrix is less work than pooling their scores."""
+
 _normal = nn.initializers.normal(0.02)  # of every published router matrix
 
 
@@ -57,9 +60,11 @@ class Router(nn.Module):
         width = config.num_blocks if config.selects_blocks else config.d_ff
         start = self._started(partial(_columns, config, w_in, down))
         kernel = self.param("kernel", start, (inputs.shape[-1], width))
-        if blocks and not config.selects_blocks:
-            kernel = pooled(kernel, config.block_size)
-        return _product(inputs, kernel, self.dtype)
+        if not blocks or config.selects_blocks:
+            return _product(inputs, kernel, self.dtype)
+        if inputs.size < _POOLED_FIRST * inputs.shape[-1]:
+            return pooled(_product(inputs, kernel, self.dtype), config.block_size)
+        return _product(inputs, pooled(kernel, config.block_size), self.dtype)
 
     def _started(self, from_weights: Callable[[], jax.Array]) -> nn.initializers.Initializer:
         """The initial values that the config asks for; made from the input weights only when called."""

@@ -17,8 +17,9 @@ from sparsejax.ops.sparse_ffn.reference import neuron_outputs
 from sparsejax.ops.sparse_ffn.tiles import Tiles, tiles_of
 from sparsejax.ops.sparse_ffn.weights import FFNWeights, map_neurons
 
-FEWEST_ROWS, MOST_ROWS = 16, 512
-"""Of a tile: fewer are not worth a product of their own, more no longer stay in the cache."""
+FEWEST_ROWS, MOST_ROWS = 16, 1024
+"""Of a tile: fewer are not worth a product of their own, more no longer stay in the cache. On CPU 4,096 tokens
+with 16 of 32 blocks take 121 ms by 256 rows, 110 by 512, 107 by 1,024, 117 by 2,048."""
 
 
 class Plan(NamedTuple):
@@ -49,7 +50,7 @@ def tile_rows(count: int, blocks: int, *, most: int) -> int:
 
     Example:
       >>> tile_rows(128, 32, most=3), tile_rows(4096, 32, most=16)
-      (16, 512)
+      (16, 1024)
     """
     average = count * min(most, blocks) // blocks
     return min(MOST_ROWS, max(FEWEST_ROWS, 1 << max(0, average - 1).bit_length()))

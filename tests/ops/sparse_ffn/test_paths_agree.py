@@ -28,6 +28,15 @@ def _loss(inputs, weights, scores, top_k, **options):
     return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum(), outputs
 
 
+def _with_gradients(top_k, **options):
+    """((loss, outputs), gradients) of inputs, weights and scores, compiled as a whole."""
+
+    def loss(inputs, weights, scores):
+        return _loss(inputs, weights, scores, top_k, **options)
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+
+
 def _close(mine, wanted, tolerance):
     for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=tolerance * (1 + float(jnp.abs(b).max())), rtol=0)
@@ -37,12 +46,11 @@ def _close(mine, wanted, tolerance):
 def test_blocks(ffn, case, full):
     _, _, block, _, top_k = case
     inputs, weights, scores, _ = _problem(ffn, case, full=full)
-    value = jax.value_and_grad(_loss, (0, 1), has_aux=True)
     options = {"block_size": block, "activation": "silu"}
-    (_, wanted), gradient = value(inputs, weights, scores, top_k, path="masked", **options)
+    (_, wanted), gradient = _with_gradients(top_k, path="masked", **options)(inputs, weights, scores)
     traced = jnp.asarray(top_k)
     for path, count in (("gather", top_k), ("block", top_k), ("block", traced))[: 3 if full else 2]:
-        (_, outputs), mine = value(inputs, weights, scores, count, path=path, **options)
+        (_, outputs), mine = _with_gradients(count, path=path, **options)(inputs, weights, scores)
         _close(outputs, wanted, 1e-6)
         _close(mine, gradient, 2e-6)
 
@@ -50,9 +58,8 @@ def test_blocks(ffn, case, full):
 @pytest.mark.parametrize("case", CASES[2:3], ids=str)
 def test_neurons(ffn, case):
     inputs, weights, _, scores = _problem(ffn, case, full=True)
-    value = jax.value_and_grad(_loss, (0, 1), has_aux=True)
-    (_, wanted), gradient = value(inputs, weights, scores, case[-1], path="masked")
-    (_, outputs), mine = value(inputs, weights, scores, case[-1], path="gather")
+    (_, wanted), gradient = _with_gradients(case[-1], path="masked")(inputs, weights, scores)
+    (_, outputs), mine = _with_gradients(case[-1], path="gather")(inputs, weights, scores)
     _close(outputs, wanted, 1e-6)
     _close(mine, gradient, 2e-6)
 
@@ -61,9 +68,11 @@ def test_neurons(ffn, case):
 @pytest.mark.parametrize("case", CASES[1:2], ids=str)
 def test_kernels(ffn, backend, case):
     inputs, weights, scores, _ = _problem(ffn, case, full=True)
-    value = jax.value_and_grad(_loss, (0, 1), has_aux=True)
-    (_, wanted), gradient = value(inputs, weights, scores, case[-1], block_size=16, backend="reference")
-    (_, outputs), mine = value(inputs, weights, scores, case[-1], block_size=16, backend=backend)
+    reference, kernel = (
+        _with_gradients(case[-1], block_size=16, backend=name) for name in ("reference", backend)
+    )
+    (_, wanted), gradient = reference(inputs, weights, scores)
+    (_, outputs), mine = kernel(inputs, weights, scores)
     _close(outputs, wanted, 1e-6)
     _close(mine, gradient, 2e-6)
 
