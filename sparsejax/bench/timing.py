@@ -17,6 +17,7 @@ from typing import Any
 Call = Callable[[], Any]
 
 _MAX_CALLS = 20_000
+_SETTLING = 0.02  # seconds: for some milliseconds the threads of the contestant before may spin
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def race(
     """Time contestants against each other.
 
     Each is called once for its compilation (timed apart), warmed up, and given as many calls per
-    repetition as fill ``repetition_seconds``; short calls are first made as often without being timed. Every call waits for its result (``block_until_ready``
-    where the result has it), so that queues hide nothing. The garbage collector is off meanwhile.
+    repetition as fill ``repetition_seconds``, after some that are not timed. Every call waits for its
+    result (``block_until_ready`` where the result has it), so that queues hide nothing. The garbage
+    collector is off meanwhile.
 
     Args:
       contestants: calls without arguments, by name.
@@ -86,8 +88,7 @@ def race(
             if repetition >= 3 and clock() - start > time_limit:
                 break
             for name in _rotated(names, repetition):
-                if calls[name] > 1:  # for a millisecond or more, the last one's threads may still spin
-                    loops[name].run(calls[name])
+                loops[name].settle(_SETTLING)
                 samples[name].append(loops[name].run(calls[name]) / calls[name])
     return {name: _summary(samples[name], first[name], calls[name]) for name in names}
 
@@ -102,7 +103,7 @@ class _loop:
         self.waits = hasattr(result, "block_until_ready")
         if self.waits:
             result.block_until_ready()
-        self.first_call = clock() - start
+        self.first_call = self.per_call = clock() - start
 
     def run(self, count: int) -> float:
         """Seconds of ``count`` calls, each waited for."""
@@ -116,12 +117,17 @@ class _loop:
                 call()
         return self.clock() - start
 
+    def settle(self, seconds: float) -> None:
+        """Calls that fill ``seconds``, none if one takes longer."""
+        self.run(min(int(seconds / max(self.per_call, 1e-9)), _MAX_CALLS))
+
     def calibrate(self, seconds: float) -> int:
         """Calls that fill ``seconds``; the tries are the warm-up."""
         count = 1
         self.run(1)
         while count < _MAX_CALLS:
             taken = self.run(count)
+            self.per_call = taken / count
             if taken >= seconds:
                 break
             wanted = count * seconds / max(taken, 1e-9)

@@ -18,8 +18,8 @@ from sparsejax.ops.sparse_ffn.tiles import Tiles, tiles_of
 from sparsejax.ops.sparse_ffn.weights import FFNWeights, map_neurons
 
 FEWEST_ROWS, MOST_ROWS = 16, 1024
-"""Of a tile: fewer are not worth a product of their own, more no longer stay in the cache. On CPU 4,096 tokens
-with 16 of 32 blocks take 121 ms by 256 rows, 110 by 512, 107 by 1,024, 117 by 2,048."""
+"""Of a tile: fewer are not worth a product of their own, more no longer stay in the cache. On CPU 4,096
+tokens with 16 of 32 blocks take 121 ms by 256 rows, 110 by 512, 107 by 1,024, 117 by 2,048."""
 
 
 class Plan(NamedTuple):
