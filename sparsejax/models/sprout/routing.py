@@ -116,7 +116,7 @@ def low_rank_basis(w_in: jax.Array, rank: int) -> jax.Array:
 def with_block_router(config: Config, params: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
     """The network whose routers score blocks, as ``path="block"`` makes them of routers of neurons.
 
-    That path pools their kernels at every call. Scores are linear in the router's last matrix, so that the
+    That path pools their kernels, or the scores of a few tokens, at every call. Scores are linear in the router's last matrix, so that the
     mean over a block's neurons is a product with the mean of their columns: a matrix of d_ff / block_size
     columns, all that is read when a token is decoded. A low-rank router becomes one matrix.
 
@@ -125,7 +125,7 @@ def with_block_router(config: Config, params: Mapping[str, Any]) -> tuple[Config
       params: its parameters.
 
     Returns:
-      config and parameters of the same function as ``path="block"`` of the given one.
+      config and parameters of the same function, but for rounding, as ``path="block"`` of the given one.
 
     Raises:
       ValueError: the router scores blocks already, or neurons do not divide into blocks.

@@ -52,8 +52,10 @@ def test_means_over_blocks():
     np.testing.assert_allclose(pooled(jnp.arange(5.0)[None], 2), [[0.5, 2.5, 4.0]])
 
 
+@pytest.mark.parametrize("tokens", [5, 20], ids="{} tokens".format)
 @pytest.mark.parametrize("router", ["linear", "mlp", "low_rank"])
-def test_the_block_router_is_what_the_block_path_computes(router):
+def test_the_block_router_is_what_the_block_path_computes(router, tokens):
+    inputs = jax.random.normal(jax.random.key(3), (tokens, CONFIG.d_model))
     config = dataclasses.replace(CONFIG, router=router, router_init="random")
     params = jax.tree.map(lambda leaf: 20 * leaf, initial(config))
     of_blocks, changed = with_block_router(config, params)
@@ -61,13 +63,13 @@ def test_the_block_router_is_what_the_block_path_computes(router):
     @quick.jit
     def both(params, changed):
         options = {"top_k": 8, "mutable": ["intermediates"]}
-        before = SproutFFN(config).apply({"params": params}, INPUTS, path="block", **options)
-        after = SproutFFN(of_blocks).apply({"params": changed}, INPUTS, path="masked", **options)
+        before = SproutFFN(config).apply({"params": params}, inputs, path="block", **options)
+        after = SproutFFN(of_blocks).apply({"params": changed}, inputs, path="masked", **options)
         return before, after
 
     (before, seen), (after, seen_after) = both(params, changed)
     scores, scores_after = (found["intermediates"]["scores"][0] for found in (seen, seen_after))
-    if router == "low_rank":  # two matrices become one
+    if router == "low_rank" or tokens < 16:  # two matrices become one; of few tokens the scores are pooled
         np.testing.assert_allclose(scores_after, scores, atol=1e-5, rtol=1e-5)
     else:
         np.testing.assert_array_equal(scores_after, scores)
