@@ -116,9 +116,10 @@ def low_rank_basis(w_in: jax.Array, rank: int) -> jax.Array:
 def with_block_router(config: Config, params: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
     """The network whose routers score blocks, as ``path="block"`` makes them of routers of neurons.
 
-    That path pools their kernels, or the scores of a few tokens, at every call. Scores are linear in the router's last matrix, so that the
-    mean over a block's neurons is a product with the mean of their columns: a matrix of d_ff / block_size
-    columns, all that is read when a token is decoded. A low-rank router becomes one matrix.
+    That path pools their kernels, or the scores of a few tokens, at every call. Scores are linear in the
+    router's last matrix, so that the mean over a block's neurons is a product with the mean of their columns:
+    a matrix of d_ff / block_size columns, all that is read when a token is decoded. A low-rank router becomes
+    one matrix.
 
     Args:
       config: of a model, or of an FFN, whose routers score neurons.
