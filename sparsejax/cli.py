@@ -248,7 +248,7 @@ def plot(
       checkpoint: file or directory of the network.
       data: text, or folder of texts, each of which is a topic; random tokens if not given.
       out: folder for report.html, the pictures, JSON and CSV.
-      tokenizer: tokenizer.json of the text; the checkpoint's own, or bytes, if not given.
+      tokenizer: vocab.txt or tokenizer.json of the text; the checkpoint's own, or bytes, if not given.
       top_k: neurons per token; the network's own, or a quarter of all, if not given.
       tokens: to read at most.
       override: config values, NAME=VALUE.

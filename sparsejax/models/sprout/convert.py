@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from sparsejax.checkpoint.errors import (
     shown,
 )
 from sparsejax.checkpoint.registry import Family, Tensors, register
+from sparsejax.checkpoint.sizes import count_parts, require, shape_of
 from sparsejax.checkpoint.verification import Check
 from sparsejax.models.sprout.config import DeepSets, SproutConfig, SproutFFNConfig
 from sparsejax.models.sprout.inputs import check_inputs, reference_call
@@ -90,8 +91,8 @@ def config_from(
     fields = _ffn_fields(variant, tensors, "layers.0.ffn." if model else "", told)
     if not model:
         return SproutFFNConfig(**fields)
-    vocab_size, d_model = _shape(tensors, _TABLE, 2)
-    max_len, _ = _shape(tensors, "position_embedding.weight", 2)
+    vocab_size, d_model = shape_of(tensors, _TABLE, 2)
+    max_len, _ = shape_of(tensors, "position_embedding.weight", 2)
     _check_max_len(overrides, max_len)
     if "n_heads" not in told:
         raise AmbiguousVariantError(
@@ -103,7 +104,7 @@ def config_from(
         **fields,
         vocab_size=vocab_size,
         max_len=max_len,
-        n_layers=_count(tensors, "layers"),
+        n_layers=count_parts(tensors, "layers"),
         n_heads=told["n_heads"],
         gradient_checkpointing=bool(told.get("gradient_checkpointing", False)),
     )
@@ -170,13 +171,13 @@ def _stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ffn_fields(variant: str, tensors: Tensors, stem: str, told: Mapping[str, Any]) -> dict[str, Any]:
-    _require(tensors, (stem + key.format(n=0) for key in FFN_KEYS[variant]))
+    require(tensors, (stem + key.format(n=0) for key in FFN_KEYS[variant]))
     if variant == "v0":
-        d_ff = _count(tensors, f"{stem}middle_neurons")
-        (d_model,) = _shape(tensors, f"{stem}middle_neurons.0.W_in", 1)
+        d_ff = count_parts(tensors, f"{stem}middle_neurons")
+        (d_model,) = shape_of(tensors, f"{stem}middle_neurons.0.W_in", 1)
     else:
         name = {"v4a": "W_in", "v4b": "W_in", "v4c": "W_in.weight"}.get(variant, "W1")
-        d_ff, d_model = _shape(tensors, stem + name, 2)
+        d_ff, d_model = shape_of(tensors, stem + name, 2)
     kind = router_kind(tensors, stem)
     if kind is None:
         raise MissingKeyError(f"the matrices of the router {f'{stem}router'!r} are missing; save all of them")
@@ -185,19 +186,19 @@ def _ffn_fields(variant: str, tensors: Tensors, stem: str, told: Mapping[str, An
     if variant == "v0":
         fields["router_init"] = "random"
     if kind == "low_rank":
-        fields["router_rank"] = _shape(tensors, f"{stem}router.W_down", 2)[0]
+        fields["router_rank"] = shape_of(tensors, f"{stem}router.W_down", 2)[0]
     if kind in ("block", "mlp_block"):
-        fields["block_size"] = d_ff // _shape(tensors, f"{stem}router.W_block", 2)[0]
+        fields["block_size"] = d_ff // shape_of(tensors, f"{stem}router.W_block", 2)[0]
     if f"{stem}manifold_mixer.phi.3.weight" in tensors:
-        fields["mixer_hidden"] = _shape(tensors, f"{stem}manifold_mixer.phi.3.weight", 2)[0]
+        fields["mixer_hidden"] = shape_of(tensors, f"{stem}manifold_mixer.phi.3.weight", 2)[0]
     if variant in DEEP_SETS:
         fields["deep_sets"] = _deep_sets(variant, tensors, stem, d_model)
     return fields
 
 
 def _deep_sets(variant: str, tensors: Tensors, stem: str, d_model: int) -> DeepSets:
-    _, d_neuron = _shape(tensors, f"{stem}neuron_vecs" + (".weight" if variant == "v4c" else ""), 2)
-    d_hidden, reads = _shape(tensors, f"{stem}phi.0.weight", 2)
+    _, d_neuron = shape_of(tensors, f"{stem}neuron_vecs" + (".weight" if variant == "v4c" else ""), 2)
+    d_hidden, reads = shape_of(tensors, f"{stem}phi.0.weight", 2)
     use_context = reads == 2 * d_neuron + 1 + d_model
     if not use_context and reads != d_neuron + 1:
         raise CorruptFileError(
@@ -213,29 +214,6 @@ def _check_max_len(overrides: Mapping[str, Any], rows: int) -> None:
             raise AmbiguousVariantError(
                 f"{name}={overrides[name]!r} contradicts the {rows} rows of the position table", (name,)
             )
-
-
-def _require(tensors: Tensors, keys: Iterable[str]) -> None:
-    if absent := [key for key in keys if key not in tensors]:
-        raise MissingKeyError(f"the tensors {shown(absent)} are missing; save the whole state dict")
-
-
-def _shape(tensors: Tensors, key: str, axes: int) -> tuple[int, ...]:
-    _require(tensors, (key,))
-    shape = tuple(int(size) for size in tensors[key].shape)
-    if len(shape) != axes or 0 in shape:
-        raise CorruptFileError(f"{key!r} has shape {shape}; {axes} axes of at least one are needed")
-    return shape
-
-
-def _count(tensors: Tensors, stem: str) -> int:
-    """How many numbered parts follow ``stem``; none may be left out."""
-    matcher = re.compile(rf"{re.escape(stem)}\.(0|[1-9][0-9]{{0,8}})\..+")
-    numbers = {int(found[1]) for key in tensors if (found := matcher.fullmatch(key))}
-    absent = next(number for number in range(len(numbers) + 1) if number not in numbers)
-    if absent < len(numbers) or not numbers:
-        raise MissingKeyError(f"the tensors {f'{stem}.{absent}'!r} are missing; save the whole state dict")
-    return len(numbers)
 
 
 def _evaluated(config: Config) -> Config:

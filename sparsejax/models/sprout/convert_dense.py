@@ -148,7 +148,7 @@ def convert_dense_layers(
 def _matrices(w_in: Any, w_out: Any, storage: Storage) -> tuple[jax.Array, jax.Array]:
     """Both as (f, d)."""
     first, second = _array(w_in), _array(w_out)
-    if first.ndim != 2 or second.shape != first.shape[::-1]:  # noqa: PLR2004
+    if first.ndim != 2 or second.shape != first.shape[::-1]:
         raise ValueError(
             f"matrices of shapes {first.shape} and {second.shape} do not make a feed-forward part"
         )

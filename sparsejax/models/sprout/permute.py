@@ -61,7 +61,7 @@ def coactivation_order(strengths: np.ndarray | jax.Array, block_size: int) -> np
       [0, 2, 1, 3]
     """
     strengths = np.asarray(strengths, np.float64)
-    if strengths.ndim != 2 or not np.isfinite(strengths).all() or (strengths < 0).any():  # noqa: PLR2004
+    if strengths.ndim != 2 or not np.isfinite(strengths).all() or (strengths < 0).any():
         raise ValueError("strengths must be a finite matrix (tokens, neurons) without negative values")
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, not {block_size}")

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from sparsejax.checkpoint.container import same_tensor
 from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
-    CorruptFileError,
     MissingKeyError,
     UnknownFormatError,
     shown,
 )
 from sparsejax.checkpoint.registry import Family, Tensors, register
+from sparsejax.checkpoint.sizes import count_parts, require, shape_of
 from sparsejax.models.ten.config import EigenstateLayer, TemporalEigenstateConfig
 from sparsejax.models.ten.inputs import check_inputs
 from sparsejax.models.ten.layouts import (
@@ -120,7 +120,7 @@ def config_from(
         )
     if refused := _refused_generation(tensors):
         raise UnknownFormatError(_REFUSED[refused])
-    _require(tensors, (pattern.format(i=0, h=0, c=0) for pattern in LAYOUTS[variant]))
+    require(tensors, (pattern.format(i=0, h=0, c=0) for pattern in LAYOUTS[variant]))
     stored = metadata.get("config")
     stored = stored if isinstance(stored, Mapping) else {}
     told = {name: stored[name] for name in _TOLD if stored.get(name) is not None} | dict(overrides)
@@ -180,17 +180,17 @@ def _modern_fields(variant: str, tensors: Tensors, told: Mapping[str, Any]) -> d
         raise AmbiguousVariantError(f"tie_weights=False: the variant {variant!r} always ties its head")
     stacks = STACKS.get(variant, (StackLayout(),))
     first = stacks[0]
-    vocab_size, dim = _shape(tensors, token_table(variant), 2)
-    max_seq_len, _ = _shape(tensors, "pos_emb.weight", 2)
+    vocab_size, dim = shape_of(tensors, token_table(variant), 2)
+    max_seq_len, _ = shape_of(tensors, "pos_emb.weight", 2)
     name = "alpha" if variant == "sequential" else "log_decay"
-    (num_eigenstates,) = _shape(tensors, first.key(name), 1)
-    hidden, _ = _shape(tensors, first.key("mlp.0.weight"), 2)
+    (num_eigenstates,) = shape_of(tensors, first.key(name), 1)
+    hidden, _ = shape_of(tensors, first.key("mlp.0.weight"), 2)
     fields: dict[str, Any] = {
         "vocab_size": vocab_size,
         "dim": dim,
         "max_seq_len": max_seq_len,
         "num_eigenstates": num_eigenstates,
-        "n_layers": max(_count(tensors, stack.stem) for stack in stacks),
+        "n_layers": max(count_parts(tensors, stack.stem) for stack in stacks),
         "ffn_multiplier": _multiplier(hidden, dim),
         "variant": "modern",
         "use_gradient_checkpointing": False,
@@ -202,22 +202,24 @@ def _modern_fields(variant: str, tensors: Tensors, told: Mapping[str, Any]) -> d
     layers = [_layer(variant, tensors, stack, told) for stack in stacks]
     fields |= {"layer": layers[0], "long_layer": layers[1] if len(layers) > 1 else None}
     if layers[0].coupling == "blocks":
-        parts = [stack.key(stack.coupling, n) for stack in stacks for n in range(_count(tensors, stack.stem))]
-        fields["n_heads"] = heads = max(_count(tensors, part) for part in parts)
-        _require(tensors, (f"{part}.{head}" for part in parts for head in range(heads)))
+        parts = [
+            stack.key(stack.coupling, n) for stack in stacks for n in range(count_parts(tensors, stack.stem))
+        ]
+        fields["n_heads"] = heads = max(count_parts(tensors, part) for part in parts)
+        require(tensors, (f"{part}.{head}" for part in parts for head in range(heads)))
     return fields
 
 
 def _layer(variant: str, tensors: Tensors, stack: StackLayout, told: Mapping[str, Any]) -> EigenstateLayer:
     def having(*names: str) -> tuple[int, ...]:
-        numbers = range(_count(tensors, stack.stem))
+        numbers = range(count_parts(tensors, stack.stem))
         return tuple(n for n in numbers if any(stack.key(name, n) in tensors for name in names))
 
     fields: dict[str, Any] = {}
     if stack.bands:
-        fields["band_gates"] = _shape(tensors, stack.key(f"{stack.bands}.weight"), 2)[0]
+        fields["band_gates"] = shape_of(tensors, stack.key(f"{stack.bands}.weight"), 2)[0]
     if stack.convolution and having(f"{stack.convolution}.weight", f"{stack.convolution}.bias"):
-        fields["short_conv"] = _shape(tensors, stack.key(f"{stack.convolution}.weight"), 3)[2]
+        fields["short_conv"] = shape_of(tensors, stack.key(f"{stack.convolution}.weight"), 3)[2]
     if stack.attention:
         fields["attention_layers"] = having("attn.in_proj_weight", "attn_norm.weight")
         fields["attention_window"] = told.get("attention_window", EigenstateLayer.attention_window)
@@ -234,16 +236,18 @@ def _layer(variant: str, tensors: Tensors, stack: StackLayout, told: Mapping[str
 
 
 def _published_fields(variant: str, tensors: Tensors, told: Mapping[str, Any]) -> dict[str, Any]:
-    vocab_size, dim = _shape(tensors, "token_emb.weight", 2)
+    vocab_size, dim = shape_of(tensors, "token_emb.weight", 2)
     sinusoidal = "pos_emb.pe" in tensors
-    table = _shape(tensors, "pos_emb.pe", 3)[1:] if sinusoidal else _shape(tensors, "pos_emb.emb.weight", 2)
-    (num_eigenstates,) = _shape(tensors, "blocks.0.cells.0.alpha_raw", 1)
-    hidden, _ = _shape(tensors, "blocks.0.ffn1.weight", 2)
-    n_layers, num_cells = _count(tensors, "blocks"), _count(tensors, "blocks.0.cells")
+    table = (
+        shape_of(tensors, "pos_emb.pe", 3)[1:] if sinusoidal else shape_of(tensors, "pos_emb.emb.weight", 2)
+    )
+    (num_eigenstates,) = shape_of(tensors, "blocks.0.cells.0.alpha_raw", 1)
+    hidden, _ = shape_of(tensors, "blocks.0.ffn1.weight", 2)
+    n_layers, num_cells = count_parts(tensors, "blocks"), count_parts(tensors, "blocks.0.cells")
     cells = [f"blocks.{block}.cells.{cell}" for block in range(n_layers) for cell in range(num_cells)]
     resonance = "blocks.0.cells.0.resonance_M" in tensors
     names = (*CELL_KEYS, "resonance_M") if resonance else CELL_KEYS
-    _require(tensors, (f"{stem}.{name}" for stem in cells for name in names))
+    require(tensors, (f"{stem}.{name}" for stem in cells for name in names))
     tied = told.get("tie_weights", same_tensor(tensors["output.weight"], tensors["token_emb.weight"]))
     if not isinstance(tied, bool):
         raise AmbiguousVariantError(f"tie_weights must be True or False, not {tied!r}", ("tie_weights",))
@@ -268,29 +272,6 @@ def _refused_generation(tensors: Tensors) -> str | None:
     if "pos_emb" in tensors and any(key.startswith("blocks.") for key in tensors):
         return "early"
     return None
-
-
-def _require(tensors: Tensors, keys: Any) -> None:
-    if absent := [key for key in keys if key not in tensors]:
-        raise MissingKeyError(f"the tensors {shown(absent)} are missing; save the whole state dict")
-
-
-def _shape(tensors: Tensors, key: str, axes: int) -> tuple[int, ...]:
-    _require(tensors, (key,))
-    shape = tuple(int(size) for size in tensors[key].shape)
-    if len(shape) != axes or 0 in shape:
-        raise CorruptFileError(f"{key!r} has shape {shape}; {axes} axes of at least one are needed")
-    return shape
-
-
-def _count(tensors: Tensors, stem: str) -> int:
-    """How many numbered parts follow ``stem``; none may be left out."""
-    matcher = re.compile(rf"{re.escape(stem)}\.(0|[1-9][0-9]{{0,8}})(?:\..+)?")
-    numbers = {int(found[1]) for key in tensors if (found := matcher.fullmatch(key))}
-    absent = next(number for number in range(len(numbers) + 1) if number not in numbers)
-    if absent < len(numbers) or not numbers:
-        raise MissingKeyError(f"the tensors {f'{stem}.{absent}'!r} are missing; save the whole state dict")
-    return len(numbers)
 
 
 def _check_layers(told: Any, found: int) -> None:
