@@ -58,8 +58,8 @@ def make_checkpoint(folder: Path, settings: Sandwich | None = None) -> Checkpoin
     """Train the shipped model and write it, its vocabulary, its held-out text, and what they give.
 
     Args:
-      folder: target; created if needed. A vocabulary that is there already is kept, because the training of
-        one breaks ties at random, and other words make another model.
+      folder: target; created if needed. A vocabulary that is there already is kept: with the shipped one the
+        shipped model is made again, while one trained from this text has other words.
       settings: of the training; None is those of the shipped file.
 
     Returns:
@@ -181,7 +181,7 @@ def _entry(folder: Path, ck: Checkpoint, made: str) -> dict[str, object]:
         },
         "cosine_router_oracle_random": router_cosines(ck, read[:64]),
         "note": "another Python release has other documentation strings, and gives another model; so does "
-        "another vocabulary, whose training breaks ties at random",
+        "a folder without the vocabulary, which is then trained from the text",
     }
 
 

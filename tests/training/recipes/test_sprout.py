@@ -274,6 +274,40 @@ def test_distillation_reaches_every_router_and_nothing_else(router, selection):
         assert bool(jnp.abs(gradient).max() > 0) == ("/router/" in name), name
 
 
+def _learned(**options):
+    """Loss, its parts, and the size of the router's gradient for one masked row."""
+    given = settings_of(**options)
+    config = sprout_parts.network_config(given, 20)
+    objective = Objective(config, given, MaskingRule(20, 4, (0, 4)), pad=0)
+    inputs = jnp.asarray([[2, 7, 8, 3, 0, 0]])
+    labels = jnp.full(inputs.shape, -100).at[0, 1].set(7)
+
+    def loss(params):
+        found = objective.masked_loss(
+            params, (inputs, labels), jax.random.key(1), top_k=jnp.asarray(8), step=0
+        )
+        return found.mean, found.metrics
+
+    params = sprout_parts.initial_params(config, jax.random.key(0))
+    (mean, metrics), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return float(mean), metrics, float(jnp.abs(gradients["layer_0"]["ffn"]["router"]["kernel"]).max())
+
+
+def test_straight_through_teaches_routers_by_the_loss_of_the_language_model():
+    hard, _, nothing = _learned(router_loss="none")
+    soft, _, learned = _learned(router_loss="none", straight_through=True)
+    assert nothing == 0 and learned > 0
+    assert soft == pytest.approx(hard, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["load_balance_weight", "z_loss_weight"])
+def test_further_losses_of_routers_add_to_what_they_are_taught(name):
+    _, plain, before = _learned()
+    _, more, after = _learned(**{name: 0.5})
+    assert float(more["mlm_loss"]) == pytest.approx(float(plain["mlm_loss"]), rel=1e-6)
+    assert float(more["router_loss"]) > float(plain["router_loss"]) and after != before
+
+
 def test_bfloat16_computes_about_the_same_with_float32_gradients():
     given = settings_of()
     config = sprout_parts.network_config(given, 20)
