@@ -122,7 +122,7 @@ def run_rounds(
     save: Callable[[int, Any], None],
     save_seconds: float = math.inf,
     save_rounds: float = math.inf,
-    on_states: Callable[[int, Any], None] | None = None,
+    on_states: Callable[[int, Any], bool | None] | None = None,
 ) -> Any:
     """Call a compiled step until all rounds are done; log after every call, save now and then.
 
@@ -138,10 +138,11 @@ def run_rounds(
         ``save_rounds`` been done since the last time, and at the end.
       save_seconds: 0 saves after every call.
       save_rounds: a multiple of ``at_most``, else a save comes after the call that completes them.
-      on_states: takes the rounds done and the states after every call, before they are saved.
+      on_states: takes the rounds done and the states after every call, before they are saved; True ends the
+        run there.
 
     Returns:
-      the states after ``stop`` rounds.
+      the states after ``stop`` rounds, or those of the end.
     """
     done, saved, saved_at = start, start, time.monotonic()
     while done < stop:
@@ -149,8 +150,8 @@ def run_rounds(
         states, records = step(states, count)
         on_records(done, jax.tree.map(partial(_rows, count=count), jax.device_get(records)))
         done += count
-        if on_states is not None:
-            on_states(done, states)
+        if on_states is not None and on_states(done, states):
+            stop = done
         if done == stop or done - saved >= save_rounds or time.monotonic() - saved_at >= save_seconds:
             save(done, states)
             saved, saved_at = done, time.monotonic()

@@ -27,6 +27,28 @@ class Score(NamedTuple):
         """Exponential of the loss; infinite where that overflows."""
         return math.exp(self.loss) if self.loss < math.log(1e300) else math.inf
 
+    @property
+    def words(self) -> str:
+        """The perplexity, for the progress shown."""
+        return f"validation perplexity {self.perplexity:.4g}"
+
+    def told(self) -> dict[str, float]:
+        """All of it as numbers by name."""
+        found = {"loss": self.loss, "perplexity": self.perplexity, "tokens": self.tokens}
+        return {**found, **(self.metrics or {})}
+
+    @classmethod
+    def read(cls, told: Mapping[str, float]) -> Score:
+        """The inverse of `told`.
+
+        Example:
+          >>> score = Score(1.5, 4, {"accuracy": 0.5})
+          >>> Score.read(score.told()) == score
+          True
+        """
+        metrics = {name: told[name] for name in told if name not in ("loss", "perplexity", "tokens")}
+        return cls(told["loss"], int(told["tokens"]), metrics or None)
+
 
 def token_weighted_score(evaluate: Callable[[Any], TokenLoss], batches: Iterable[Any]) -> Score:
     """Mean loss over all tokens of all batches, whatever the number in each.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 OneCycle = Callable[[jax.typing.ArrayLike], tuple[jax.Array, jax.Array]]
@@ -139,6 +141,91 @@ def onecycle(
         return rate, jnp.where(rising, high + (low - high) * up, high + (low - high) * down)
 
     return at
+
+
+def epoch_cosine(
+    peak: float,
+    *,
+    warmup: int,
+    steps_per_epoch: int,
+    epochs: int,
+    start: float = 1e-7,
+    minimum: float = 1e-7,
+    period: int | None = None,
+) -> np.ndarray:
+    """Rates of a warm-up by step that a cosine by epoch follows, both as torch computes them.
+
+    The warm-up is torch's ``LambdaLR``, stepped after each optimiser step until it has reached the peak. The
+    cosine is torch's ``CosineAnnealingLR`` in its recursive form, which scales the rate there is; it is
+    stepped after each epoch that ends with the warm-up over. Epochs spent on the warm-up are therefore
+    missing from its end: the last rates lie above the minimum.
+
+    Args:
+      peak: rate after the warm-up.
+      warmup: optimiser steps until then.
+      steps_per_epoch: optimiser steps.
+      epochs: in all.
+      start: rate of the first step, if there is a warm-up.
+      minimum: torch's ``eta_min``.
+      period: epochs from the peak to the minimum, torch's ``T_max``; all epochs if not given.
+
+    Returns:
+      (steps_per_epoch * epochs,) float64, computed on the host; see `tabulated`.
+
+    Raises:
+      ValueError: a count is below 1, the peak is not positive, or the warm-up is negative.
+
+    Example:
+      >>> epoch_cosine(1.0, warmup=2, steps_per_epoch=2, epochs=3, start=0.0, minimum=0.0).round(3).tolist()
+      [0.0, 0.5, 0.75, 0.75, 0.25, 0.25]
+
+    Source: specs/force_field.md section 4.
+    """
+    period = epochs if period is None else period
+    if min(steps_per_epoch, epochs, period) < 1 or warmup < 0:
+        raise ValueError(
+            "steps per epoch, epochs and the period must be at least 1 and the warm-up at least 0, not "
+            f"{steps_per_epoch}, {epochs}, {period} and {warmup}"
+        )
+    if not peak > 0:
+        raise ValueError(f"the peak of the learning rate must be positive, not {peak}")
+    first = start / peak if warmup else 1.0
+    rates, rate, turns = np.empty(steps_per_epoch * epochs), peak * first, 0
+    for step in range(len(rates)):
+        rates[step] = rate
+        done = step + 1
+        if done <= warmup:
+            rate = peak * (first + (1 - first) * done / warmup)
+        if done % steps_per_epoch == 0 and done >= warmup:
+            turns += 1
+            rate = _annealed(rate, peak, minimum, turns, period)
+    return rates
+
+
+def _annealed(rate: float, peak: float, minimum: float, turns: int, period: int) -> float:
+    """The next rate of torch's ``CosineAnnealingLR``."""
+    if (turns - 1 - period) % (2 * period) == 0:  # it begins to rise from the minimum
+        return rate + (peak - minimum) * (1 - math.cos(math.pi / period)) / 2
+    scale = (1 + math.cos(math.pi * turns / period)) / (1 + math.cos(math.pi * (turns - 1) / period))
+    return minimum + scale * (rate - minimum)
+
+
+def tabulated(rates: np.ndarray) -> optax.Schedule:
+    """The schedule of rates that are known beforehand; the last one stays.
+
+    Args:
+      rates: (steps,).
+
+    Example:
+      >>> float(tabulated(np.asarray([1.0, 0.5]))(1))
+      0.5
+    """
+    table = np.asarray(rates)
+
+    def rate(step: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.asarray(table)[jnp.minimum(jnp.asarray(step), len(table) - 1)]
+
+    return rate
 
 
 def _check(warmup: int, steps: int) -> None:

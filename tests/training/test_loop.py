@@ -70,6 +70,21 @@ def test_run_is_saved_when_the_time_has_come_and_at_the_end():
     assert _run(2, save_seconds=0)[2] == [2, 4, 6, 7]
 
 
+def test_what_looks_at_the_states_can_end_the_run():
+    saved = []
+    ended = loop.run_rounds(
+        jnp.zeros(()),
+        lambda states, count: (states + count, jnp.zeros(count)),
+        start=0,
+        stop=9,
+        at_most=2,
+        on_records=lambda done, records: None,
+        save=lambda done, states: saved.append(done),
+        on_states=lambda done, states: done == 4,
+    )
+    assert (float(ended), saved) == (4, [4])
+
+
 def test_stopping_and_going_on_gives_the_same_bits():
     states, rows, _, _ = _run(2, stop=4)
     states, later, _, _ = _run(2, start=4, states=states)

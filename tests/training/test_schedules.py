@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from sparsejax.training.schedules import cosine_annealing, warmup_constant, warmup_cosine
+from sparsejax.training.schedules import (
+    cosine_annealing,
+    epoch_cosine,
+    tabulated,
+    warmup_constant,
+    warmup_cosine,
+)
+from tests import golden
 
 
 def test_warmup_cosine_begins_at_zero_and_ends_there():
@@ -50,3 +57,47 @@ def test_warmup_longer_than_the_run_is_refused():
             warmup_cosine(1.0, warmup=warmup, steps=steps)
     with pytest.raises(ValueError, match="at least 1 step, not 0"):
         cosine_annealing(1.0, steps=0)
+
+
+@pytest.mark.golden("trainer_warmup_cosine.npz")
+def test_epoch_cosine_is_that_of_the_published_trainer():
+    case = golden.arrays("force_field", "trainer_warmup_cosine")
+    rates = epoch_cosine(1e-3, warmup=7, steps_per_epoch=5, epochs=4, period=3)
+    np.testing.assert_allclose(rates[:15], case["steps"][:, 4], rtol=0, atol=1e-12)
+    assert rates[15] == pytest.approx(float(case["lr_end"]), abs=1e-12)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("warmup", "period"),
+    [(0, 3), (4, 3), (7, 3), (10, 3), (100, 9)],  # none; at the end of an epoch; beyond the run
+)
+def test_epoch_cosine_is_that_of_torch(warmup, period):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=period, eta_min=1e-7)
+    first = 1e-7 / 0.5
+    rise = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda n: first + (1 - first) * n / warmup if warmup else 1.0
+    )
+    expected, done = [], 0
+    for _ in range(9):
+        for _ in range(4):
+            expected.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if done < warmup:
+                rise.step()
+            done += 1
+        if done >= warmup:
+            cosine.step()
+    rates = epoch_cosine(0.5, warmup=warmup, steps_per_epoch=4, epochs=9, period=period)
+    np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-12)
+
+
+def test_tabulated_rates_are_looked_up():
+    rate = tabulated(np.asarray([1.0, 0.1, 0.01]))
+    assert [float(rate(step)) for step in (0, 1, 2, 3)] == pytest.approx([1, 0.1, 0.01, 0.01])
+    with pytest.raises(ValueError, match="at least 1 and the warm-up at least 0, not 0, 1, 1 and 0"):
+        epoch_cosine(1.0, warmup=0, steps_per_epoch=0, epochs=1)
+    with pytest.raises(ValueError, match="must be positive, not 0"):
+        epoch_cosine(0.0, warmup=1, steps_per_epoch=1, epochs=1)

@@ -12,6 +12,7 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.native import durable
 from sparsejax.checkpoint.save import save
 from sparsejax.training.cross_entropy import TokenLoss
+from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, carry_out, placement, restored
 from sparsejax.training.gradient_step import GradientState
 from sparsejax.training.metric_log import METRICS_FILE
 from sparsejax.training.perplexity import Score, token_weighted_score
@@ -20,7 +21,6 @@ from sparsejax.training.recipes.sprout_prepared import TOKENIZER_FILE, Prepared,
 from sparsejax.training.sharding import shardings
 from sparsejax.training.state import Saved
 from sparsejax.training.text.batches import training_batches, whole_batches
-from sparsejax.training.text_run import BEST, Plan, Trained, Validated, carry_out, placement, restored
 from sparsejax.typing import Params
 
 __all__ = ["BEST", "Prepared", "Trained", "prepare", "train"]
@@ -70,6 +70,7 @@ def train(run: Prepared) -> Trained:
         advance=partial(_advance, run),
         of_step=of_step,
         evaluate=_evaluation(run),
+        read_score=Score.read,
         write=partial(_write, run),
         finish=partial(_draw, run),
         log_every=settings.log_interval,

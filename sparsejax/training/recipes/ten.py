@@ -11,6 +11,7 @@ import jax
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.save import save
 from sparsejax.training.cross_entropy import TokenLoss
+from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, carry_out, placement, restored
 from sparsejax.training.gradient_step import GradientState, compiled_steps, gradient_step, start_state
 from sparsejax.training.metric_log import METRICS_FILE
 from sparsejax.training.perplexity import Score, token_weighted_score
@@ -19,7 +20,6 @@ from sparsejax.training.recipes.ten_prepared import Prepared, prepare
 from sparsejax.training.sharding import shardings
 from sparsejax.training.state import Saved
 from sparsejax.training.text.batches import training_batches, whole_batches
-from sparsejax.training.text_run import BEST, Plan, Trained, Validated, carry_out, placement, restored
 from sparsejax.typing import Params
 
 __all__ = ["BEST", "Prepared", "Trained", "prepare", "train"]
@@ -60,6 +60,7 @@ def train(run: Prepared) -> Trained:
         advance=partial(_advance, run),
         of_step=lambda step: {"learning_rate": float(rate(step))},
         evaluate=_evaluation(run),
+        read_score=Score.read,
         write=partial(_write, run),
         finish=partial(_draw, run),
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -16,7 +17,6 @@ from sparsejax.training.errors import RunError
 from sparsejax.training.gradient_step import GradientState
 from sparsejax.training.loop import run_rounds
 from sparsejax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
-from sparsejax.training.perplexity import Score
 from sparsejax.training.progress import Style, Update, shown_progress
 from sparsejax.training.run_folder import STATE_FOLDER, mark_finished, opened_run
 from sparsejax.training.state import Saved, restore_state, save_state
@@ -28,16 +28,34 @@ FINAL = "final"
 _VALIDATION = "validation_"
 
 
+class Score(Protocol):
+    """What a validation finds, such as `sparsejax.training.perplexity.Score`."""
+
+    @property
+    def loss(self) -> float:
+        """What is to be small: the network with the smallest is the best."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """A few words for the progress shown."""
+        ...
+
+    def told(self) -> Mapping[str, float]:
+        """All of it as numbers by name, ``loss`` among them, for the metrics."""
+        ...
+
+
 class Validated(NamedTuple):
     """A validation.
 
     Attributes:
       step: steps done.
-      score: of the held-out text.
+      score: of the held-out data.
     """
 
     step: int
-    score: Score
+    score: Any
 
 
 @dataclass(frozen=True)
@@ -72,10 +90,13 @@ class Plan:
       begin: gives the last saved state, or the one before the first step; see `restored`.
       advance: ``Saved`` -> (state, count) -> (state, records), as `run_rounds` takes it.
       of_step: what to log of a step beside its record, by its number from 0.
-      evaluate: score of the held-out text.
+      evaluate: score of the held-out data.
+      read_score: the score that its `Score.told` came from.
       write: writes a network: (name, parameters, validation).
       finish: what is left to do at the end, such as plots.
       log_every: steps between two lines of metrics; those of saves and of the last step are always told.
+      network: parameters to write, from the state; those of the last step if not given.
+      enough: looks at the losses of all validations and tells whether to stop here; never if not given.
     """
 
     family: str
@@ -91,9 +112,12 @@ class Plan:
     advance: Callable[[Saved], Callable[[GradientState, int], tuple[GradientState, Any]]]
     of_step: Callable[[int], Mapping[str, float]]
     evaluate: Callable[[GradientState], Score]
+    read_score: Callable[[Mapping[str, float]], Score]
     write: Callable[[str, Params, Validated], None]
     finish: Callable[[], None]
     log_every: int = 1
+    network: Callable[[GradientState], Params] = attrgetter("params")
+    enough: Callable[[Sequence[float]], bool] | None = None
 
 
 def carry_out(plan: Plan) -> Trained:
@@ -123,7 +147,7 @@ def carry_out(plan: Plan) -> Trained:
             session = _Session(plan, log, update, began)
             state = session.run(before)
         final = session.validations[-1]
-        plan.write(FINAL, state.params, final)
+        plan.write(FINAL, plan.network(state), final)
         best = min(session.validations, key=lambda validated: validated.score.loss)
         seconds = time.monotonic() - began
         plan.finish()
@@ -158,12 +182,14 @@ class _Session:
 
     def __init__(self, plan: Plan, log: MetricLog, update: Update, began: float):
         self._plan, self._log, self._update, self._began = plan, log, update, began
-        self.validations = list(_validations(plan.folder))
+        self.validations = list(_validations(plan))
         self._words = ""
 
     def run(self, before: Saved) -> GradientState:
-        """All steps that are left."""
+        """All steps that are left; none if a kill came between the stop and the end."""
         plan = self._plan
+        if before.rounds and self._enough():
+            return before.states
         return run_rounds(
             before.states,
             plan.advance(before),
@@ -187,30 +213,29 @@ class _Session:
                 self._log.append(step, {**values, **also, "seconds": self._seconds()})
         self._update(done + len(records["loss"]), f"loss {records['loss'][-1]:.4g}{self._words}")
 
-    def validate(self, done: int, state: GradientState) -> None:
-        """Score the held-out text, when it is time, and keep the best network."""
+    def validate(self, done: int, state: GradientState) -> bool:
+        """Score the held-out data, when it is time, and keep the best network; whether to stop here."""
         if done % self._plan.validate_every and done != self._plan.steps:
-            return
+            return False
         score = self._plan.evaluate(state)
         _check_finite("validation loss", score.loss, done)
         found = Validated(done, score)
         if all(score.loss < earlier.score.loss for earlier in self.validations):
-            self._plan.write(BEST, state.params, found)
+            self._plan.write(BEST, self._plan.network(state), found)
         self.validations.append(found)
-        self._words = f", validation perplexity {score.perplexity:.4g}"
-        told = {
-            "loss": score.loss,
-            "perplexity": score.perplexity,
-            "tokens": score.tokens,
-            **(score.metrics or {}),
-        }
-        row = {f"{_VALIDATION}{name}": value for name, value in told.items()}
+        self._words = f", {score.words}"
+        row = {f"{_VALIDATION}{name}": value for name, value in score.told().items()}
         self._log.append(done, {**row, "seconds": self._seconds()})
+        return self._enough()
 
     def save(self, done: int, state: GradientState) -> None:
         """Write what a resumption needs."""
         self._log.sync()
         save_state(self._plan.folder / STATE_FOLDER, state, rounds=done, seconds=self._seconds())
+
+    def _enough(self) -> bool:
+        losses = [validated.score.loss for validated in self.validations]
+        return self._plan.enough is not None and self._plan.enough(losses)
 
     def _told(self, step: int) -> bool:
         plan = self._plan
@@ -228,15 +253,13 @@ def _check_finite(what: str, loss: float, step: int) -> None:
         )
 
 
-def _validations(folder: Path) -> Iterator[Validated]:
+def _validations(plan: Plan) -> Iterator[Validated]:
     """Those of the steps done, as the resumed log has them."""
-    for row in read_metrics(folder / METRICS_FILE):
+    for row in read_metrics(plan.folder / METRICS_FILE):
         if f"{_VALIDATION}loss" not in row:
             continue
         of = {name.removeprefix(_VALIDATION): row[name] for name in row if name.startswith(_VALIDATION)}
-        loss, tokens = of.pop("loss"), int(of.pop("tokens"))
-        del of["perplexity"]
-        yield Validated(row["step"], Score(loss, tokens, of or None))
+        yield Validated(row["step"], plan.read_score(of))
 
 
 def placement(state: GradientState) -> Any:
