@@ -46,10 +46,10 @@ class Layout:
     """All that is needed to write the same file again.
 
     Attributes:
-      file_format: "zip" or "legacy" (torch), "npz".
+      file_format: "zip" or "legacy" (torch), "npz", "onnx".
       container: top-level key that held the state dict; None for a bare one.
       prefix: what stood before every key, such as ``"_orig_mod.module."``.
-      keys: keys in file order, without prefix.
+      keys: keys in file order, without prefix; none where the model came from no state dict.
       beside: top-level keys in file order, the container included.
       integer_dtypes: dtype by key of integer tensors, which JAX holds as int32.
       dropped: tied or derivable keys that the file had; None writes all that are not optional.

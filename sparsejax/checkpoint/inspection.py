@@ -30,7 +30,7 @@ class Report:
 
     Attributes:
       path: the file or directory.
-      file_format: "zip", "legacy", "npz" or "sparsejax".
+      file_format: "zip", "legacy", "npz", "onnx" or "sparsejax".
       kind: family; None if no family recognises it.
       variant: layout within the family; None if only the caller can tell, see `problem`.
       config: as far as shapes and metadata tell; None if `problem` says why not.

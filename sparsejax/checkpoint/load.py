@@ -49,8 +49,8 @@ def load(
     be NaN.
 
     Args:
-      path: ``.pt`` / ``.pth`` (zip or legacy), ``.npz`` where the family has it, or a directory written by
-        `save`.
+      path: ``.pt`` / ``.pth`` (zip or legacy), ``.npz`` where the family has it, ``.onnx`` (its weights,
+        never its graph), or a directory written by `save`.
       kind: family to take instead of the detected one.
       variant: layout to take instead of the detected one.
       overrides: config fields that neither shapes nor the file's own metadata tell.
@@ -80,7 +80,8 @@ def load(
         family, found = registry.identify(source.tensors, source.metadata, kind, variant)
         config = registry.configure(family, found, source.tensors, source.metadata, overrides or {})
         rules = family.rules(found, config)
-        views = {key: array.view() for key, array in source.tensors.items()}
+        tensors = registry.completed(family, source.tensors, source.layout.file_format)
+        views = {key: array.view() for key, array in tensors.items()}
         needed = template(family, config)
         params = flatten(to_params(rules, views, needed))
         labels = {path: source_key(rules, path) for path in params}

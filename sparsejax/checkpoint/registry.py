@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparsejax.checkpoint.container import LazyArray
+from sparsejax.checkpoint.container import Layout, LazyArray
 from sparsejax.checkpoint.errors import AmbiguousVariantError, UnknownFormatError, shown
 from sparsejax.checkpoint.rules import Rule
 
 Tensors = Mapping[str, LazyArray]
-"""Arrays by key; a family looks at shapes and dtypes only."""
+"""Arrays by key; a family looks at shapes and dtypes, and at values only where a few of them tell a size."""
 
 
 def _accept(config: Any, *values: Any, **options: Any) -> None:
@@ -26,6 +26,16 @@ def _accept(config: Any, *values: Any, **options: Any) -> None:
 
 def _nothing(config: Any) -> Mapping[str, Any]:
     del config
+    return {}
+
+
+def _bare_file(config: Any) -> tuple[Layout, Mapping[str, Any]]:
+    del config
+    return Layout(), {}
+
+
+def _none_pruned(tensors: Tensors) -> Mapping[str, Any]:
+    del tensors
     return {}
 
 
@@ -64,9 +74,15 @@ class Family:
       check_params: (config, params as NumPy arrays) raises a `CheckpointError` where a value cannot be right,
         such as an index beyond the inputs.
       check_inputs: (config, *inputs, **options) raises ValueError where a call cannot be right.
-      evaluate: (checkpoint, arrays of a reference file by name) -> outputs, for `verify`.
+      evaluate: (checkpoint, arrays of a reference file by name) -> outputs, for `verify`; by name where the
+        family has several.
+      outputs: names that the outputs may have in a reference file.
       report: checkpoint -> further checks (`verification.Check`) of the family's own, for `verify`.
       file_formats: variant -> file format that `export_pt` writes, where it is not "zip".
+      new_file: config -> layout, and what lies beside the state dict, of a torch file for a model that came
+        from none.
+      pruned: tensors of an ``.onnx`` file -> those that its writer left out because no output depends on
+        them, with values to take for them.
     """
 
     kind: str
@@ -84,8 +100,11 @@ class Family:
     check_params: Callable[..., None] = _accept
     check_inputs: Callable[..., None] = _accept
     evaluate: Callable[[Any, Mapping[str, Any]], Any] = _apply_in_order
+    outputs: Sequence[str] = ("outputs", "output", "output_f32", "logits")
     report: Callable[[Any], Sequence[Any]] = _no_checks
     file_formats: Mapping[str, str] = field(default_factory=dict)
+    new_file: Callable[[Any], tuple[Layout, Mapping[str, Any]]] = _bare_file
+    pruned: Callable[[Tensors], Mapping[str, Any]] = _none_pruned
 
 
 _families: dict[str, Family] = {}
@@ -185,6 +204,11 @@ def configure(
         raise AmbiguousVariantError(
             f"shapes, metadata and overrides give no valid config: {error}"
         ) from error
+
+
+def completed(family: Family, tensors: Tensors, file_format: str) -> Tensors:
+    """The tensors of a file with those that its format leaves out where no output depends on them."""
+    return {**family.pruned(tensors), **tensors} if file_format == "onnx" else tensors
 
 
 def nearest(tensors: Tensors, candidates: Mapping[str, Family], limit: int = 2) -> str:

@@ -17,6 +17,7 @@ from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
     ExportError,
     MissingKeyError,
+    ShapeError,
     UnexpectedKeyError,
     UnknownFormatError,
     file_name,
@@ -61,7 +62,7 @@ def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None 
     """Write a file that the original project loads, such as with ``torch.load(path, weights_only=True)``.
 
     A checkpoint that came from such a file gets its layout back: container, prefix, key order, tied
-    tensors and metadata.
+    tensors and metadata. Others get the layout of the family's new files.
 
     Args:
       ck: the checkpoint.
@@ -93,6 +94,10 @@ def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None 
         if variant == ck.variant
         else Layout(container="state_dict" if file_format == "zip" else None)
     )
+    beside = ck.metadata
+    if variant == ck.variant and not layout.keys and layout.container is None:
+        layout, told = family.new_file(ck.config)
+        beside = {**beside, **told}
     state = _state(ck, family, variant, layout)
     with located(path):
         if file_format == "npz":
@@ -100,7 +105,7 @@ def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None 
             npz_file.write(pack(state, {}, layout), path)
             return
         bare = layout.container is None
-        metadata = _metadata_that_rebuilds(ck, family, variant, state, ck.metadata, bare=bare)
+        metadata = _metadata_that_rebuilds(ck, family, variant, state, beside, bare=bare)
         torch_file.write(pack(state, metadata, layout), path)
 
 
@@ -133,7 +138,7 @@ def _metadata_that_rebuilds(
                     return beside
             except AmbiguousVariantError:
                 untold = True
-            except MissingKeyError:
+            except (MissingKeyError, ShapeError):
                 continue
     if untold:  # a layout that never says; its reader has to be told
         return metadata

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sparsejax.checkpoint import npz_file, torch_file
+from sparsejax.checkpoint import npz_file, onnx_file, torch_file
 from sparsejax.checkpoint.checkpoint import Source
 from sparsejax.checkpoint.container import Layout, LazyArray, is_array, unpack
 from sparsejax.checkpoint.errors import CheckpointError, NotReadableError, file_name
@@ -43,7 +43,7 @@ class SourceFile:
 
 
 def open_source(path: str | os.PathLike[str]) -> SourceFile:
-    """Open a torch file (zip or legacy) or an ``.npz``.
+    """Open a torch file (zip or legacy), an ``.npz``, or the weights of an ``.onnx``.
 
     Raises:
       CheckpointError: a subclass that names the file and what is wrong with it.
@@ -54,6 +54,10 @@ def open_source(path: str | os.PathLike[str]) -> SourceFile:
         if npz_file.is_npz(path):
             tensors, metadata, layout = unpack(npz_file.read_headers(path), "npz")
             return SourceFile(path, tensors, metadata, layout)
+        if onnx_file.is_onnx(path):
+            tensors, metadata, layout = unpack(onnx_file.read_initializers(path), "onnx")
+            # A graph is no state dict: there is no order of keys to write again.
+            return SourceFile(path, tensors, metadata, Layout("onnx", prefix=layout.prefix))
     file = torch_file.open_file(path)
     with located(path):
         tensors, metadata, layout = unpack(file.tree, file.format)

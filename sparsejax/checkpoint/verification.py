@@ -20,7 +20,6 @@ from sparsejax.checkpoint.save import export_pt, save
 from sparsejax.checkpoint.source_file import check_readable, located, open_source
 from sparsejax.checkpoint.tree import flatten
 
-_OUTPUT_NAMES = ("outputs", "output", "output_f32", "logits")
 DEFAULT_TOLERANCE = 3e-5
 
 
@@ -46,8 +45,10 @@ def verify(
     Args:
       path: as for `load`.
       reference: ``.npz`` with ``outputs`` and the inputs by name (see the family: ``x`` or ``features`` for
-        ultra-sparse nets, ``ids`` for language models, whose outputs may be called ``logits``).
-      tolerance: largest absolute difference of the outputs.
+        ultra-sparse nets, ``ids`` for language models, whose outputs may be called ``logits``; ``z`` and
+        ``pos`` for force fields, whose outputs are ``energy`` and ``forces``).
+      tolerance: largest absolute difference of the outputs; where they are named, relative to the largest
+        value of each that is above one.
       family_report: run the checks of the family's own too, where it has any.
       options: kind, variant, overrides, dtype of `load`.
 
@@ -82,25 +83,46 @@ def compare_outputs(
         if not npz_file.is_npz(reference):
             raise NotReadableError("a reference is an .npz file with outputs and inputs by name")
         arrays = npz_file.read_headers(reference)
-        name = next((name for name in _OUTPUT_NAMES if name in arrays), None)
-        if name is None:
+        family = registry.find(ck.kind)
+        names = [name for name in family.outputs if name in arrays]
+        if not names:
             raise MissingKeyError(
-                f"a reference needs an array named {_OUTPUT_NAMES[0]!r}; found {shown(arrays)}"
+                f"a reference needs an array named {family.outputs[0]!r}; found {shown(arrays)}"
             )
-        expected = arrays[name].view()
-        inputs = {key: array.view() for key, array in arrays.items() if key != name}
+        expected = {name: arrays[name].view() for name in names}
+        inputs = {key: array.view() for key, array in arrays.items() if key not in names}
         try:
-            found = np.asarray(registry.find(ck.kind).evaluate(ck, inputs))
+            found = family.evaluate(ck, inputs)
         except ValueError as error:
             raise ShapeError(f"the model cannot take its inputs: {error}") from error
-        if found.shape != expected.shape:
-            raise ShapeError(f"{name!r} has shape {expected.shape}, the model gives {found.shape}")
-    worst = float(np.max(np.abs(found - expected), initial=0.0))
+        if isinstance(found, Mapping):
+            return _compare_named(expected, found, tolerance)
+        worst = _difference(names[0], np.asarray(found), expected[names[0]])
     return Check(
         "reference",
         worst <= tolerance,
-        f"largest difference {worst:.3g} of {expected.size} outputs (limit {tolerance:g})",
+        f"largest difference {worst:.3g} of {expected[names[0]].size} outputs (limit {tolerance:g})",
     )
+
+
+def _compare_named(expected: Mapping[str, np.ndarray], found: Mapping[str, Any], tolerance: float) -> Check:
+    """Several outputs of different units, each on the scale of its own largest value."""
+    worst: dict[str, float] = {}
+    for name, wanted in expected.items():
+        if name not in found:
+            raise ShapeError(f"the model gives no {name!r} for these inputs; it gives {shown(found)}")
+        scale = max(1.0, float(np.max(np.abs(wanted), initial=0.0)))
+        worst[name] = _difference(name, np.asarray(found[name]), wanted) / scale
+    told = ", ".join(f"{name} {value:.3g}" for name, value in worst.items())
+    passed = all(value <= tolerance for value in worst.values())
+    detail = f"largest difference over the largest value: {told} (limit {tolerance:g})"
+    return Check("reference", passed, detail)
+
+
+def _difference(name: str, found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        raise ShapeError(f"{name!r} has shape {expected.shape}, the model gives {found.shape}")
+    return float(np.max(np.abs(found - expected), initial=0.0))
 
 
 def _round_trip_native(ck: Checkpoint) -> Check:
@@ -114,12 +136,14 @@ def _round_trip_original(ck: Checkpoint, path: str | os.PathLike[str], options: 
     if options.get("dtype") is not None:
         return Check("original layout", True, "not compared: dtype was changed on request")
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"copy{Path(path).suffix if ck.layout.file_format == 'npz' else '.pt'}"
+        file_format = ck.layout.file_format
+        copy = Path(folder) / f"copy{Path(path).suffix if file_format == 'npz' else '.pt'}"
         export_pt(ck, copy)
         before, after = open_source(path), open_source(copy)
+        tensors = registry.completed(registry.find(ck.kind), before.tensors, file_format)
         return _same_arrays(
             "original layout",
-            {key: _as_read(array.view()) for key, array in before.tensors.items()},
+            {key: _as_read(array.view()) for key, array in tensors.items()},
             {key: array.view() for key, array in after.tensors.items()},
         )
 
