@@ -1,0 +1,65 @@
+"""The op: what nodes gather from their neighbours through filters of the distance."""
+
+from __future__ import annotations
+
+from jax import Array
+
+from sparsejax.ops import backends
+from sparsejax.ops.edge_conv import reference, rows
+from sparsejax.ops.edge_conv.filters import RadialFilter
+from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, RowLayout
+
+
+def edge_conv(
+    scalars: Array,
+    vectors: Array | None,
+    edges: Edges,
+    radial_filter: RadialFilter,
+    layout: RowLayout | EdgeLayout,
+    *,
+    backend: str = "auto",
+) -> tuple[Array, Array]:
+    """Gather, filter and sum over edges: one message step of the force field.
+
+    ``s_i = sum_j s_j W_s(d_ij)`` and ``v_i = sum_j v_j W_v(d_ij) + u_ij W_r(d_ij)``, channel by channel.
+
+    Args:
+      scalars: (n, c) features s of the nodes.
+      vectors: (n, 3, c) features v; None where they are zero, as in a first layer: the filter then has no
+        part W_v.
+      edges: distances d, directions u, and which edges there are.
+      radial_filter: with parts W_s, W_v, W_r of c channels.
+      layout: the neighbours. Rows must be symmetric: the backward pass relies on it.
+      backend: "auto", "reference" (flat segment sums), "xla" (rows as they are; edges as "reference"), or
+        "pallas" (rows only).
+
+    Returns:
+      sums (n, c) and (n, 3, c). Derivatives of any order exist; those with respect to a table's
+      coefficients are for no one's use.
+
+    Raises:
+      ValueError: unknown backend, or "pallas" without rows.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sparsejax.ops.edge_conv import TableFilter
+      >>> one = tuple(jnp.full((1, 1), value) for value in (1.0, 0.0, 0.0, 0.0))
+      >>> pair = EdgeLayout(jnp.array([1, 0]), jnp.array([0, 1]))
+      >>> edges = Edges(jnp.ones(2), jnp.zeros((2, 3)), jnp.ones(2, bool))
+      >>> table = TableFilter((one, one), cutoff=5.0)
+      >>> sums, _ = edge_conv(jnp.array([[2.0], [3.0]]), None, edges, table, pair)
+      >>> sums.tolist()
+      [[3.0], [2.0]]
+
+    Source: specs/force_field.md section 1 step 6 (message).
+    """
+    chosen = backends.resolve(backend, backends.EDGE_CONV, dtype=scalars.dtype)
+    if isinstance(layout, EdgeLayout):
+        if chosen.startswith("pallas") and backend != "auto":
+            raise ValueError("backend 'pallas' of edge_conv takes rows of neighbours; use 'xla' for edges")
+        return reference.edge_conv(scalars, vectors, edges, radial_filter, layout)
+    if chosen == "reference":
+        return reference.edge_conv(
+            scalars, vectors, reference.flat(edges), radial_filter, reference.as_edges(layout)
+        )
+    return rows.edge_conv(scalars, vectors, edges, radial_filter, layout)

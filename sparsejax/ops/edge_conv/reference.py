@@ -1,0 +1,42 @@
+"""The op in plain steps: gather, filter, segment sum; differentiated by JAX alone."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sparsejax.ops.edge_conv.filters import RadialFilter
+from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, RowLayout
+
+
+def edge_conv(
+    scalars: Array,
+    vectors: Array | None,
+    edges: Edges,
+    radial_filter: RadialFilter,
+    layout: EdgeLayout,
+) -> tuple[Array, Array]:
+    """See `sparsejax.ops.edge_conv.edge_conv`; edges are flat."""
+    parts = [jnp.where(edges.mask[:, None], part, 0) for part in radial_filter.values(edges.distances)]
+    of_scalars = scalars[layout.senders] * parts[0]
+    of_vectors = edges.directions[:, :, None] * parts[-1][:, None]
+    if vectors is not None:
+        of_vectors = of_vectors + vectors[layout.senders] * parts[1][:, None]
+    return _summed(of_scalars, scalars.shape[0], layout), _summed(of_vectors, scalars.shape[0], layout)
+
+
+def as_edges(rows: RowLayout) -> EdgeLayout:
+    """Rows as a flat list, empty slots included."""
+    nodes, slots = rows.senders.shape
+    receivers = jnp.repeat(jnp.arange(nodes), slots, total_repeat_length=nodes * slots)
+    return EdgeLayout(rows.senders.reshape(-1), receivers, sorted_receivers=True)
+
+
+def flat(edges: Edges) -> Edges:
+    """Edges of rows as those of `as_edges`."""
+    return Edges(edges.distances.reshape(-1), edges.directions.reshape(-1, 3), edges.mask.reshape(-1))
+
+
+def _summed(messages: Array, nodes: int, layout: EdgeLayout) -> Array:
+    return jax.ops.segment_sum(messages, layout.receivers, nodes, indices_are_sorted=layout.sorted_receivers)
