@@ -95,6 +95,6 @@ def test_gfn2_gives_its_published_numbers_whatever_came_before():
     moved.rattle(0.1, seed=1)
     label_one(moved, calculator)
     again = label_one(molecule("H2O"), calculator)
-    # Up to the order in which threads add; from the states of other structures it would be 1e-6.
+    # Up to the order in which threads add.
     assert again.energy == pytest.approx(first.energy, abs=1e-10)
     np.testing.assert_allclose(again.forces, first.forces, atol=1e-10)
