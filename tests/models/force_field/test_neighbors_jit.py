@@ -16,6 +16,7 @@ from tests.models.force_field.rows import assert_complete, assert_opposites, edg
 
 CUTOFF, SKIN = 5.0, 0.5
 BULK = (True, True, True)
+ROOMY = 2.0  # head room; one program then serves most tests
 UPDATE = jax.jit(update)
 needs_jax_md = pytest.mark.skipif(
     importlib.util.find_spec("jax_md") is None, reason="jax-md is not installed"
@@ -50,7 +51,7 @@ def test_lists_stay_right_while_atoms_drift_through_the_faces(method, repeats, s
     x, cell = silicon(repeats)
     rng = np.random.default_rng(1)
     heat, drift = rng.normal(0, 0.03, x.shape), np.array([0.3, -0.2, 0.1])
-    state = allocate(x, cell, BULK, CUTOFF, SKIN, method=method, head_room=2.0)
+    state = allocate(x, cell, BULK, CUTOFF, SKIN, method=method, head_room=ROOMY)
     edges = [assert_right(state, x, cell, BULK)]
     builds = []
     for _ in range(60):
@@ -68,7 +69,7 @@ def test_lists_stay_right_while_atoms_drift_through_the_faces(method, repeats, s
 
 def test_shifting_or_straining_the_whole_is_no_reason_to_build():
     x, cell = silicon(1)
-    state = allocate(x, cell, BULK, CUTOFF, SKIN)
+    state = allocate(x, cell, BULK, CUTOFF, SKIN, head_room=ROOMY)
     assert state.method == "images"
     squeezed = 0.98 * np.eye(3, dtype=np.float32)
     moved = UPDATE(state, x @ squeezed + 7.5, cell @ squeezed)
@@ -94,9 +95,9 @@ def test_molecules_see_everybody_and_are_never_built_again():
 
 def test_rows_that_become_too_short_are_told_and_mended():
     x, cell = silicon(1)
-    state = allocate(x, cell, BULK, CUTOFF, SKIN, head_room=1.0)
-    assert state.plan.slots == int(state.needs.slots) + 1
-    packed, tight = 0.9 * x, 0.9 * cell
+    state = allocate(x, cell, BULK, CUTOFF, SKIN, head_room=ROOMY)
+    assert state.plan.slots == 2 * int(state.needs.slots) + 1
+    packed, tight = 0.7 * x, 0.7 * cell
     short = UPDATE(state, packed, tight)
     assert bool(short.overflow)
     assert int(short.needs.slots) > state.plan.slots
@@ -109,7 +110,7 @@ def test_rows_that_become_too_short_are_told_and_mended():
 
 def test_cells_that_become_too_low_are_told_and_mended():
     x, cell = silicon(1)
-    state = allocate(x, cell, BULK, CUTOFF, SKIN)
+    state = allocate(x, cell, BULK, CUTOFF, SKIN, head_room=ROOMY)
     assert state.plan.images == (1, 1, 1)
     squeeze = np.diag([1.0, 1.0, 0.6]).astype(np.float32)
     low = UPDATE(state, x @ squeeze, cell @ squeeze)
@@ -140,7 +141,7 @@ def test_grid_cells_that_become_too_full_are_told_and_mended():
 
 def test_positions_that_are_no_numbers_are_told():
     x, cell = silicon(1)
-    state = allocate(x, cell, BULK, CUTOFF, SKIN)
+    state = allocate(x, cell, BULK, CUTOFF, SKIN, head_room=ROOMY)
     broken = x.copy()
     broken[4, 1] = np.nan
     told = UPDATE(state, broken, cell)
@@ -151,7 +152,7 @@ def test_positions_that_are_no_numbers_are_told():
 
 def test_replicas_are_kept_side_by_side_and_steps_need_no_host():
     x, cell = silicon(1)
-    state = allocate(x, cell, BULK, CUTOFF, SKIN)
+    state = allocate(x, cell, BULK, CUTOFF, SKIN, head_room=ROOMY)
     velocities = np.random.default_rng(2).normal(0, 0.05, (3, *x.shape)).astype(np.float32)
 
     @jax.jit
