@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from sparsejax.models.force_field.config import ForceFieldConfig
-from sparsejax.models.force_field.neighbors import edge_list
+from sparsejax.models.force_field.neighbors import EdgeList, edge_list
 from sparsejax.models.force_field.network import atomic_energies
 from sparsejax.models.force_field.prediction import VOIGT
 from sparsejax.models.force_field.structure import as_structure
@@ -79,9 +79,9 @@ def edge_inputs(atoms: Any, cutoff: float, dtype: Any = np.float32) -> EdgeInput
       [1, 2, 0, 2, 0, 1]
     """
     structure = as_structure(atoms)
-    edges: Any = edge_list(structure, cutoff)
+    edges = edge_list(structure, cutoff)
     if not edges.num_edges:  # JAX's symbolic numbers start at 1
-        edges = np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros((1, 3), np.int32)
+        edges = EdgeList(np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros((1, 3), np.int32))
     cell = np.zeros((3, 3)) if structure.cell is None else structure.cell
     return EdgeInputs(structure.species, structure.positions.astype(dtype), *edges, cell.astype(dtype))
 

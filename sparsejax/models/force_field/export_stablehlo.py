@@ -111,12 +111,13 @@ def export_stablehlo(
 @contextmanager
 def _no_places() -> Iterator[None]:
     """Keep the paths of source files on this machine out of the program."""
-    before = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    config: Any = jax.config
+    before = config.jax_traceback_in_locations_limit
+    config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        config.update("jax_traceback_in_locations_limit", before)
 
 
 def _archive(program: bytes, about: dict[str, Any]) -> bytes:
