@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
 from sparsejax.training.recipes.sprout_fill_mask_settings import FillMaskSettings
 from sparsejax.training.recipes.sprout_settings import SproutSettings
 from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
@@ -37,8 +38,14 @@ Recipe = (
     Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")]
     | Annotated[TenSettings, tyro.conf.subcommand("ten")]
     | Annotated[SproutSettings, tyro.conf.subcommand("sprout")]
+    | Annotated[ForceFieldSettings, tyro.conf.subcommand("force-field")]
 )
-_RECIPES = {UltraSparseSettings: "ultra_sparse", TenSettings: "ten", SproutSettings: "sprout"}
+_RECIPES = {
+    UltraSparseSettings: "ultra_sparse",
+    TenSettings: "ten",
+    SproutSettings: "sprout",
+    ForceFieldSettings: "force_field",
+}
 # Of one family a union needs a second, hidden member to be a choice of subcommands.
 Generation = Annotated[TenGenerateSettings, tyro.conf.subcommand("ten")] | Annotated[None, tyro.conf.Suppress]
 _EXTRAS = {
@@ -48,6 +55,10 @@ _EXTRAS = {
     "torch": "torch",
     "grain": "text",
     "tokenizers": "text",
+    "ase": "force-field",
+    "h5py": "force-field",
+    "vesin": "force-field",
+    "tblite": "distill",
 }
 
 
@@ -205,6 +216,56 @@ def train(recipe: Recipe) -> None:
         show_training(run, trained)
 
 
+def label(
+    structures: Path,
+    teacher: str,
+    out: Path,
+    *,
+    rattle: int = 0,
+    spread: tuple[float, float] = (0.05, 0.15),
+    scale: tuple[float, float] = (0.95, 1.05),
+    max_force: float | None = None,
+    processes: int | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> None:
+    """Label structures with a teacher's energies, forces and stress; the same command goes on after a kill.
+
+    Args:
+      structures: any file that ASE reads, such as .extxyz.
+      teacher: gfn2, gfn1, or any factory of ASE calculators as package.module:function.
+      out: HDF5 data set to write, for ``sparsejax train force-field --data``.
+      rattle: label so many distorted copies of each structure instead of the structure.
+      spread: A, least and largest standard deviation of the displacements of a copy.
+      scale: least and largest factor of all positions of a copy.
+      max_force: eV/A; structures with a longer force on an atom are left out.
+      processes: how many work side by side; one per processor if not given.
+      seed: of the distortions.
+      quiet: print nothing but errors.
+    """
+    from sparsejax.training.recipes.force_field_labels import label_file
+
+    try:
+        found = label_file(
+            structures,
+            teacher,
+            out,
+            rattle=rattle,
+            spread=spread,
+            scale=scale,
+            max_force=max_force,
+            processes=processes,
+            seed=seed,
+            style="quiet" if quiet else "auto",
+        )
+    except ValueError as error:
+        raise _UserError(str(error)) from error
+    if not quiet:
+        for number, reason in found.failures.items():
+            print(f"left out: structure {number}: {reason}")
+        print(f"{found.path}: {found.labelled:,} labelled structures, {len(found.failures):,} left out")
+
+
 def generate(settings: Generation) -> None:
     """Continue a text with a trained network; ``sparsejax generate ten --help`` lists the settings."""
     from sparsejax.console import show_pieces
@@ -215,6 +276,30 @@ def generate(settings: Generation) -> None:
         pieces = generated_text(settings, _overrides(settings.override))
         show_pieces(settings.prompt if settings.echo else "", pieces)
     except ValueError as error:
+        raise _UserError(str(error)) from error
+
+
+def generate(settings: Generation) -> None:
+    """Continue a text with a trained network; ``sparsejax generate ten --help`` lists the settings."""
+    from sparsejax.console import show_pieces
+    from sparsejax.training.recipes.ten_generate import generated_text
+
+    assert settings is not None  # tyro asks for a family
+    try:
+        pieces = generated_text(settings, _overrides(settings.override))
+        show_pieces(settings.prompt if settings.echo else "", pieces)
+    except ValueError as error:
+        raise _UserError(str(error)) from error
+
+
+def md(settings: MdSettings) -> None:
+    """Run molecular dynamics of a molecule or crystal with a force field, or minimise it."""
+    from sparsejax.training.recipes.force_field_md import told_dynamics
+
+    try:
+        for line in told_dynamics(settings, _overrides(settings.override)):
+            print(line)
+    except (ValueError, FloatingPointError) as error:
         raise _UserError(str(error)) from error
 
 
@@ -284,6 +369,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "bench": bench,
     "train": train,
+    "label": label,
     "generate": generate,
     "fill-mask": fill_mask,
     "plot": plot,

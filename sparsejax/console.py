@@ -16,7 +16,7 @@ from sparsejax.checkpoint.verification import Check
 from sparsejax.demo import DemoRow
 
 if TYPE_CHECKING:
-    from sparsejax.training.recipes import sprout, ten
+    from sparsejax.training.recipes import force_field, sprout, ten
     from sparsejax.training.recipes.sprout_fill_mask import Guess
     from sparsejax.training.recipes.ultra_sparse import Prepared, Trained
 
@@ -143,6 +143,31 @@ def show_masked_run(run: sprout.Prepared) -> None:
         print(line, flush=True)
 
 
+def show_force_field_run(run: force_field.Prepared) -> None:
+    """Print what force field is about to be trained on what structures."""
+    settings, config = run.settings, run.config
+    lines = [
+        f"{settings.data}: {run.sizes[0]:,} + {run.sizes[1]:,} structures (training, validation), "
+        f"{', '.join(map(str, run.elements))}; {run.training.padding:.0%} padding",
+        f"force_field: recipe {settings.recipe}, {config.variant}, {config.num_parameters:,} parameters, "
+        f"{run.steps:,} steps of up to {settings.batch_size} structures in {settings.epochs:,} epochs",
+    ]
+    if run.references is not None:
+        rest = run.references.residual_per_atom_rmse * 1e3
+        lines.append(f"energies of single atoms leave {rest:.4g} meV/atom to learn")
+    if run.standing == "unfinished":
+        lines.append(f"{run.folder}: continued from the last saved epoch")
+    for line in lines:
+        print(line, flush=True)
+
+
+def show_force_field_training(run: force_field.Prepared, trained: force_field.Trained) -> None:
+    """Print the errors on held-out structures, and where everything is."""
+    for name, found in (("best", trained.best), ("final", trained.final)):
+        print(f"{run.folder / name}.pt: step {found.step:,}, {found.score.words}")
+    print(f"{trained.seconds:.1f} s of training; metrics and networks: {run.folder}")
+
+
 def show_text_training(run: ten.Prepared | sprout.Prepared, trained: ten.Trained) -> None:
     """Print the perplexities of the held-out text, and where everything is."""
     for name, found in (("best", trained.best), ("final", trained.final)):
@@ -179,6 +204,7 @@ SHOWN_RUNS: Mapping[str, tuple[Callable[..., None], Callable[..., None]]] = {
     "ultra_sparse": (show_run, show_training),
     "ten": (show_text_run, show_text_training),
     "sprout": (show_masked_run, show_text_training),
+    "force_field": (show_force_field_run, show_force_field_training),
 }
 """What is printed before and after the training of each family."""
 

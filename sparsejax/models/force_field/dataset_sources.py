@@ -88,7 +88,7 @@ def labelled_structures(sources: Any, names: LabelNames | None = None) -> Iterat
         if isinstance(source, LabelledStructure):
             yield source
         elif isinstance(source, str | PathLike):
-            for number, atoms in enumerate(_read(source)):
+            for number, atoms in enumerate(read_atoms(source)):
                 yield from_atoms(atoms, names, name=f"{file_name(source)}: structure {number}")
         else:
             yield from_atoms(source, names)
@@ -174,7 +174,16 @@ def write_extxyz(samples: Iterable[LabelledStructure], path: str | PathLike[str]
         temporary.unlink(missing_ok=True)
 
 
-def _read(path: str | PathLike[str]) -> Iterator[Any]:
+def read_atoms(path: str | PathLike[str]) -> Iterator[Any]:
+    """Structures of a file, one by one, with whatever results it holds.
+
+    Args:
+      path: in any format that ASE reads.
+
+    Raises:
+      DatasetError: it is missing, or ASE cannot read it.
+      ModuleNotFoundError: ase is missing (extra ``force-field``).
+    """
     from ase.io import iread
 
     try:
