@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.training.recipes.force_field_md_settings import MdSettings
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
 from sparsejax.training.recipes.sprout_fill_mask_settings import FillMaskSettings
 from sparsejax.training.recipes.sprout_settings import SproutSettings
@@ -279,19 +280,6 @@ def generate(settings: Generation) -> None:
         raise _UserError(str(error)) from error
 
 
-def generate(settings: Generation) -> None:
-    """Continue a text with a trained network; ``sparsejax generate ten --help`` lists the settings."""
-    from sparsejax.console import show_pieces
-    from sparsejax.training.recipes.ten_generate import generated_text
-
-    assert settings is not None  # tyro asks for a family
-    try:
-        pieces = generated_text(settings, _overrides(settings.override))
-        show_pieces(settings.prompt if settings.echo else "", pieces)
-    except ValueError as error:
-        raise _UserError(str(error)) from error
-
-
 def md(settings: MdSettings) -> None:
     """Run molecular dynamics of a molecule or crystal with a force field, or minimise it."""
     from sparsejax.training.recipes.force_field_md import told_dynamics
@@ -372,6 +360,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "label": label,
     "generate": generate,
     "fill-mask": fill_mask,
+    "md": md,
     "plot": plot,
 }
 
