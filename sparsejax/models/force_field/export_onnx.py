@@ -62,8 +62,8 @@ def export_onnx(force_field: Any, path: str | os.PathLike[str], *, stress: bool 
       the path.
 
     Raises:
-      ValueError: no force field, a missing library, a graph that does not compute what JAX does, or a file
-        that cannot be written.
+      ValueError: no force field, a missing library, a step that the converter does not know, a graph that
+        does not compute what JAX does, or a file that cannot be written.
 
     Example:
       >>> export_onnx({"weights": 1}, "student.onnx")
@@ -93,15 +93,21 @@ def _converted(program: Program) -> Any:
     with _quiet():
         from jax2onnx import to_onnx
 
-        return to_onnx(
-            # While it runs, functions of jax.numpy have no derivatives: give it steps that are there.
-            lambda *arrays: tuple(_replayed(traced, *arrays)),
-            list(shapes),
-            model_name="force_field",
-            opset=OPSET,
-            input_names=EdgeInputs._fields,
-            output_names=sorted(outputs),  # as JAX orders the entries of a dict
-        )
+        try:
+            return to_onnx(
+                # While it runs, functions of jax.numpy have no derivatives: give it steps that are there.
+                lambda *arrays: tuple(_replayed(traced, *arrays)),
+                list(shapes),
+                model_name="force_field",
+                opset=OPSET,
+                input_names=EdgeInputs._fields,
+                output_names=sorted(outputs),  # as JAX orders the entries of a dict
+            )
+        except Exception as error:  # it has no kind of its own
+            told = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"jax2onnx cannot convert this network ({told}); use export_stablehlo"
+            ) from error
 
 
 def _replayed(traced: Any, *arrays: Array) -> list[Array]:

@@ -126,6 +126,13 @@ def test_scatter_that_overwrites_is_refused(exported):
         module._check(model.SerializeToString(), program, student().config)
 
 
+@needs_onnx
+def test_step_that_the_converter_does_not_know_is_told_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "_REWRITTEN", {})
+    with pytest.raises(ValueError, match="^jax2onnx cannot convert this network .*; use export_stablehlo$"):
+        export_onnx(student(), tmp_path / "student.onnx")
+
+
 def test_what_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="a dict is no force field"):
         export_onnx(student().params, tmp_path / "student.onnx")
