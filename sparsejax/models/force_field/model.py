@@ -51,6 +51,9 @@ class StudentForceField(nn.Module):
           `Prediction` of the padded batch.
         """
         params = self._parameters()
+        if self.is_initializing():  # parameters alone are wanted: no gradient is traced for them
+            nothing = jnp.zeros(())
+            return Prediction(nothing, nothing, None, nothing)
         return predict_graph(self.config, params, graph, filters=filters, backend=backend, stress=stress)
 
     def _parameters(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from sparsejax.models.force_field.config import ForceFieldConfig
-from sparsejax.ops.edge_conv import EdgeLayout, Edges, MLPFilter, RadialFilter, RowLayout, edge_conv
+from sparsejax.ops.edge_conv import EdgeLayout, Edges, MLPFilter, PairLayout, RadialFilter, edge_conv
 from sparsejax.typing import Params
 
 Features = tuple[Array, Array | None]
@@ -24,7 +24,7 @@ def atomic_energies(
     params: Params,
     species: Array,
     displacements: Array,
-    layout: RowLayout | EdgeLayout,
+    layout: PairLayout | EdgeLayout,
     *,
     mask: Array,
     filters: Sequence[RadialFilter] | None = None,
@@ -36,9 +36,10 @@ def atomic_energies(
       config: sizes and kind.
       params: of `StudentForceField`.
       species: (n,) atomic numbers; 0 for padding, whose energy means nothing.
-      displacements: (*e, 3) A, from the receiver of each edge to its sender; *e is (n, m) or (e,).
-      layout: receivers and senders.
-      mask: (*e,) which edges there are; those longer than the cutoff are left out besides.
+      displacements: (e, 3) A, from the receiver of each edge to its sender, or from the first atom of each
+        pair to the second.
+      layout: directed edges, or pairs.
+      mask: (e,) which of them there are; those longer than the cutoff are left out besides.
       filters: of each interaction; None computes them from the parameters.
       backend: of `edge_conv`.
 

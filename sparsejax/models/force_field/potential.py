@@ -22,7 +22,6 @@ from sparsejax.models.force_field.prediction import (
     energy_of_rows,
     predict_graph,
     predict_rows,
-    row_displacements,
 )
 from sparsejax.models.force_field.rotations import averaged, rotated, rotations
 from sparsejax.models.force_field.structure import Structure, as_structure, check_structure
@@ -35,7 +34,6 @@ __all__ = [
     "energy_of_rows",
     "predict_graph",
     "predict_rows",
-    "row_displacements",
 ]
 
 RotationAverage = Literal["cube"] | int | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.struct
 import jax
@@ -16,7 +15,7 @@ from sparsejax.models.force_field.config import ForceFieldConfig
 from sparsejax.models.force_field.graph import graph_of_edge, graph_of_node
 from sparsejax.models.force_field.neighbors import Neighbors
 from sparsejax.models.force_field.network import atomic_energies
-from sparsejax.ops.edge_conv import EdgeLayout, RadialFilter, RowLayout, of_senders
+from sparsejax.ops.edge_conv import EdgeLayout, PairLayout, RadialFilter, ends, pairs_of_rows
 from sparsejax.typing import Params
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -46,29 +45,37 @@ class Prediction:
     energy_spread: Array | None = None
 
 
-def row_displacements(
-    positions: Array, neighbors: Neighbors, *, cell: Array | None = None, strain: Array | None = None
+def pair_layout(neighbors: Neighbors) -> PairLayout:
+    """The pairs of rows, as the op reads them."""
+    rows = (neighbors.senders, neighbors.reverse, neighbors.mask)
+    return pairs_of_rows(*(jnp.asarray(array) for array in rows))
+
+
+def pair_displacements(
+    positions: Array,
+    neighbors: Neighbors,
+    layout: PairLayout,
+    *,
+    cell: Array | None = None,
+    strain: Array | None = None,
 ) -> Array:
-    """Vectors (n, m, 3) A from every atom to its neighbours.
+    """Vectors (p, 3) A from the first atom of every pair to the second.
 
     Args:
       positions: (n, 3) A.
       neighbors: rows.
+      layout: their pairs.
       cell: (3, 3), or (n, 3, 3) one per atom, A, lattice vectors in rows; None where nothing repeats.
       strain: (3, 3) or (n, 3, 3); the vectors are those of the symmetrically strained system.
     """
-    rows = row_layout(neighbors)
-    vectors = of_senders(positions, rows) - positions[:, None]
+    first, second = ends(positions, layout)
+    vectors = second - first
     if cell is not None:
-        shifts = neighbors.shifts.astype(positions.dtype)
-        vectors = vectors + jnp.einsum("nmx,...xy->nmy" if cell.ndim == 2 else "nmx,nxy->nmy", shifts, cell)
-    return vectors if strain is None else _strained(vectors, strain)
-
-
-def row_layout(neighbors: Neighbors) -> RowLayout:
-    """The rows as the op reads them."""
-    senders, reverse = jnp.asarray(neighbors.senders), jnp.asarray(neighbors.reverse)
-    return RowLayout(senders, reverse, neighbors.block)
+        shifts = jnp.asarray(neighbors.shifts).reshape(-1, 3)[layout.slot_of_pair].astype(positions.dtype)
+        vectors = vectors + _times(shifts, cell if cell.ndim == 2 else cell[layout.first])
+    if strain is None:
+        return vectors
+    return _strained(vectors, strain if strain.ndim == 2 else strain[layout.first])
 
 
 def energy_of_rows(
@@ -91,19 +98,20 @@ def energy_of_rows(
       species: (n,) atomic numbers; 0 for padding.
       positions: (n, 3) A.
       neighbors: rows.
-      cell: see `row_displacements`.
-      strain: see `row_displacements`.
+      cell: see `pair_displacements`.
+      strain: see `pair_displacements`.
       filters: see `atomic_energies`.
       backend: of the op.
     """
-    displacements = row_displacements(positions, neighbors, cell=cell, strain=strain)
+    layout = pair_layout(neighbors)
+    displacements = pair_displacements(positions, neighbors, layout, cell=cell, strain=strain)
     energies = atomic_energies(
         config,
         params,
         species,
         displacements,
-        row_layout(neighbors),
-        mask=jnp.asarray(neighbors.mask),
+        layout,
+        mask=layout.real,
         filters=filters,
         backend=backend,
     )
@@ -187,6 +195,7 @@ def predict_graph(
       `Prediction` of the padded batch: energies of padding are 0, and so is its stress; that of structures
       that do not repeat is NaN.
     """
+    graph = jax.tree.map(jnp.asarray, graph)
     owner, owner_of_edge = graph_of_node(graph), graph_of_edge(graph)
     nodes, edges, cell = graph.nodes, graph.edges, graph.globals["cell"]
     layout = EdgeLayout(jnp.asarray(graph.senders), jnp.asarray(graph.receivers), sorted_receivers=False)
@@ -194,7 +203,7 @@ def predict_graph(
     def total(positions: Array, strain: Array | None) -> tuple[Array, Array]:
         vectors = positions[layout.senders] - positions[layout.receivers]
         shifts = edges["shift"].astype(positions.dtype)
-        vectors = vectors + jnp.einsum("ex,exy->ey", shifts, cell[owner_of_edge])
+        vectors = vectors + _times(shifts, cell[owner_of_edge])
         offset = graph.globals["strain"] if strain is None else graph.globals["strain"] + strain
         vectors = _strained(vectors, offset[owner_of_edge])
         found = atomic_energies(
@@ -238,9 +247,10 @@ def _predicted(total: Total, positions: Array, cell: Array | None, owner: Array,
 
 
 def _strained(vectors: Array, strain: Array) -> Array:
-    """Vectors (*e, 3) under the symmetric part of a strain (3, 3), or of one per first axis."""
-    symmetric: Any = (strain + strain.swapaxes(-1, -2)) / 2
-    if strain.ndim == 2:
-        return vectors + vectors @ symmetric
-    letters = "e...x,exy->e...y"
-    return vectors + jnp.einsum(letters, vectors, symmetric)
+    """Vectors (e, 3) under the symmetric part of a strain (3, 3), or of one per vector."""
+    return vectors + _times(vectors, (strain + strain.swapaxes(-1, -2)) / 2)
+
+
+def _times(vectors: Array, matrices: Array) -> Array:
+    """Rows (e, 3) times (3, 3) or (e, 3, 3)."""
+    return jnp.einsum("ex,xy->ey" if matrices.ndim == 2 else "ex,exy->ey", vectors, matrices)

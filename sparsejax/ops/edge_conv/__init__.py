@@ -10,21 +10,21 @@ from sparsejax.ops.edge_conv.filters import (
     table_error,
     tabulate,
 )
-from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, Pairs, RowLayout, of_senders, pairs_of
+from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, PairLayout, collect, ends, pairs_of_rows
 
 __all__ = [
     "EdgeLayout",
     "Edges",
     "MLPFilter",
-    "Pairs",
+    "PairLayout",
     "RadialFilter",
-    "RowLayout",
     "TableError",
     "TableFilter",
+    "collect",
     "edge_conv",
+    "ends",
     "evaluate",
-    "of_senders",
-    "pairs_of",
+    "pairs_of_rows",
     "table_error",
     "tabulate",
 ]

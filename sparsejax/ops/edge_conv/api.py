@@ -5,9 +5,9 @@ from __future__ import annotations
 from jax import Array
 
 from sparsejax.ops import backends
-from sparsejax.ops.edge_conv import reference, rows
+from sparsejax.ops.edge_conv import pairs, reference
 from sparsejax.ops.edge_conv.filters import RadialFilter
-from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, RowLayout
+from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, PairLayout
 
 
 def edge_conv(
@@ -15,7 +15,7 @@ def edge_conv(
     vectors: Array | None,
     edges: Edges,
     radial_filter: RadialFilter,
-    layout: RowLayout | EdgeLayout,
+    layout: PairLayout | EdgeLayout,
     *,
     backend: str = "auto",
 ) -> tuple[Array, Array]:
@@ -29,16 +29,16 @@ def edge_conv(
         part W_v.
       edges: distances d, directions u, and which edges there are.
       radial_filter: with parts W_s, W_v, W_r of c channels.
-      layout: the neighbours. Rows must be symmetric: the backward pass relies on it.
-      backend: "auto", "reference" (flat segment sums), "xla" (rows as they are; edges as "reference"), or
-        "pallas" (rows only).
+      layout: the neighbours: pairs, each of which is computed once, or any directed edges.
+      backend: "auto", "reference" (flat segment sums), "xla" (pairs as they are; edges as "reference"), or
+        "pallas" (pairs only).
 
     Returns:
       sums (n, c) and (n, 3, c). Derivatives of any order exist; those with respect to a table's
       coefficients are for no one's use.
 
     Raises:
-      ValueError: unknown backend, or "pallas" without rows.
+      ValueError: unknown backend, or "pallas" with directed edges.
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,11 +55,10 @@ def edge_conv(
     """
     chosen = backends.resolve(backend, backends.EDGE_CONV, dtype=scalars.dtype)
     if isinstance(layout, EdgeLayout):
-        if chosen.startswith("pallas") and backend != "auto":
-            raise ValueError("backend 'pallas' of edge_conv takes rows of neighbours; use 'xla' for edges")
+        if backend.startswith("pallas"):
+            raise ValueError("backend 'pallas' of edge_conv takes pairs of neighbours; use 'xla' for edges")
         return reference.edge_conv(scalars, vectors, edges, radial_filter, layout)
     if chosen == "reference":
-        return reference.edge_conv(
-            scalars, vectors, reference.flat(edges), radial_filter, reference.as_edges(layout)
-        )
-    return rows.edge_conv(scalars, vectors, edges, radial_filter, layout)
+        directed, flat = reference.as_edges(edges, layout)
+        return reference.edge_conv(scalars, vectors, directed, radial_filter, flat)
+    return pairs.edge_conv(scalars, vectors, edges, radial_filter, layout)

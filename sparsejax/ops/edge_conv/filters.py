@@ -6,6 +6,7 @@ pass from energies to distances is a multiplication, with no matrix product over
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import flax.struct
@@ -15,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from sparsejax.ops.edge_conv.layout import Pairs, over_edges
+from sparsejax.ops.edge_conv.keep import kept
 
 Envelope = Literal["radial", "filter"]
 """What vanishes at the cutoff: the radial functions that go into the perceptron, or what comes out of it."""
@@ -94,43 +95,44 @@ def cosine_envelope(distances: Array, cutoff: float) -> Array:
     return jnp.where(distances < cutoff, 0.5 * (jnp.cos(jnp.pi / cutoff * distances) + 1), 0)
 
 
-def evaluate(radial_filter: RadialFilter, distances: Array, pairs: Pairs | None = None) -> Parts:
+def evaluate(radial_filter: RadialFilter, distances: Array, mask: Array) -> Parts:
     """The parts of a filter; slopes are computed beside values and only multiplied on the way back.
 
     Any order of derivative, with respect to distances and weights.
 
     Args:
-      radial_filter: with parts (*e, c).
-      distances: (*e,) A; with ``pairs`` (n, m).
-      pairs: computes values and slopes once for both slots of a pair.
+      radial_filter: with parts (e, c).
+      distances: (e,) A.
+      mask: (e,) False where all parts are 0.
 
     Example:
       >>> powers = tuple(jnp.full((2, 1), value) for value in (1.0, 2.0, 0.0, 0.0))
-      >>> flat = TableFilter((powers,), cutoff=4.0)
-      >>> found = jax.vmap(jax.value_and_grad(lambda d: evaluate(flat, d)[0][0]))(jnp.array([0.0, 1.0]))
-      >>> [part.tolist() for part in found]
+      >>> flat, one = TableFilter((powers,), cutoff=4.0), jnp.ones(1, bool)
+      >>> values = lambda d: evaluate(flat, d[None], one)[0][0, 0]
+      >>> [part.tolist() for part in jax.vmap(jax.value_and_grad(values))(jnp.array([0.0, 1.0]))]
       [[1.0, 2.0], [1.0, 1.0]]
     """
-    return _evaluate(radial_filter, distances, pairs)
+    return _evaluate(radial_filter, distances, mask)
 
 
 @jax.custom_jvp
-def _evaluate(radial_filter: RadialFilter, distances: Array, pairs: Pairs | None) -> Parts:
-    return _spread(radial_filter.values(_of_pairs(distances, pairs)), pairs)
+def _evaluate(radial_filter: RadialFilter, distances: Array, mask: Array) -> Parts:
+    return kept(partial(_masked_values, mask), (radial_filter, distances), distances)
 
 
 def _evaluate_jvp(primals: Any, tangents: Any) -> tuple[Parts, Parts]:
-    radial_filter, distances, pairs = primals
+    radial_filter, distances, mask = primals
     of_filter, of_distances, _ = tangents
-    values, computed = _evaluate(*primals), _of_pairs(distances, pairs)
-    change = jax.tree.map(jnp.zeros_like, values)
-    if not _is_zero(of_distances):
-        found = _spread(slopes(radial_filter, computed), pairs)
-        change = tuple(part * of_distances[..., None] for part in found)
+    if _is_zero(of_distances):
+        values = _evaluate(*primals)
+        change = jax.tree.map(jnp.zeros_like, values)
+    else:
+        values, found = _with_slopes(radial_filter, distances, mask)
+        change = tuple(part * of_distances[:, None] for part in found)
     if not all(_is_zero(leaf) for leaf in jax.tree.leaves(of_filter, is_leaf=_is_zero)):
         step = jax.tree.map(_instantiated, radial_filter, of_filter)
-        weights = jax.jvp(lambda one: one.values(computed), (radial_filter,), (step,))[1]
-        change = jax.tree.map(jnp.add, change, _spread(weights, pairs))
+        weights = jax.jvp(lambda one: _masked_values(mask, (one, distances)), (radial_filter,), (step,))[1]
+        change = jax.tree.map(jnp.add, change, weights)
     return values, change
 
 
@@ -144,17 +146,35 @@ def slopes(radial_filter: RadialFilter, distances: Array) -> Parts:
       radial_filter: with parts (*e, c).
       distances: (*e,) A.
     """
-    # The barrier keeps XLA from computing values and slopes in one loop, which it does not vectorise.
-    apart = jax.lax.optimization_barrier(distances)
-    return jax.jvp(radial_filter.values, (apart,), (jnp.ones_like(apart),))[1]
+    return jax.jvp(radial_filter.values, (distances,), (jnp.ones_like(distances),))[1]
 
 
-def _of_pairs(distances: Array, pairs: Pairs | None) -> Array:
-    return distances if pairs is None else distances.reshape(-1)[pairs.first]
+def _with_slopes(radial_filter: RadialFilter, distances: Array, mask: Array) -> tuple[Parts, Parts]:
+    operand = radial_filter, distances
+    if isinstance(radial_filter, MLPFilter):
+        return kept(partial(_masked_both, mask), operand, distances)
+    # Not in one loop, in which XLA on CPU gathers every coefficient into an array of its own.
+    parts = (_masked_values, _masked_slopes)
+    values, found = (kept(partial(part, mask), operand, distances) for part in parts)
+    return values, found
 
 
-def _spread(parts: Parts, pairs: Pairs | None) -> Parts:
-    return parts if pairs is None else tuple(over_edges(part, pairs) for part in parts)
+def _masked_values(mask: Array, operand: tuple[RadialFilter, Array]) -> Parts:
+    return _masked(mask, operand[0].values(operand[1]))
+
+
+def _masked_slopes(mask: Array, operand: tuple[RadialFilter, Array]) -> Parts:
+    return _masked(mask, slopes(*operand))
+
+
+def _masked_both(mask: Array, operand: tuple[RadialFilter, Array]) -> tuple[Parts, Parts]:
+    radial_filter, distances = operand
+    both = jax.jvp(radial_filter.values, (distances,), (jnp.ones_like(distances),))
+    return _masked(mask, both[0]), _masked(mask, both[1])
+
+
+def _masked(mask: Array, parts: Parts) -> Parts:
+    return tuple(jnp.where(mask[:, None], part, 0) for part in parts)
 
 
 def _is_zero(leaf: Any) -> bool:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from sparsejax.ops.edge_conv.filters import RadialFilter
-from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, RowLayout
+from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, PairLayout
 
 
 def edge_conv(
@@ -26,16 +26,14 @@ def edge_conv(
     return _summed(of_scalars, scalars.shape[0], layout), _summed(of_vectors, scalars.shape[0], layout)
 
 
-def as_edges(rows: RowLayout) -> EdgeLayout:
-    """Rows as a flat list, empty slots included."""
-    nodes, slots = rows.senders.shape
-    receivers = jnp.repeat(jnp.arange(nodes), slots, total_repeat_length=nodes * slots)
-    return EdgeLayout(rows.senders.reshape(-1), receivers, sorted_receivers=True)
-
-
-def flat(edges: Edges) -> Edges:
-    """Edges of rows as those of `as_edges`."""
-    return Edges(edges.distances.reshape(-1), edges.directions.reshape(-1, 3), edges.mask.reshape(-1))
+def as_edges(edges: Edges, layout: PairLayout) -> tuple[Edges, EdgeLayout]:
+    """Pairs as directed edges, both ways."""
+    senders = jnp.concatenate([layout.second, layout.first])
+    receivers = jnp.concatenate([layout.first, layout.second])
+    both = (jnp.concatenate([part, part]) for part in (edges.distances, edges.mask & layout.real))
+    distances, mask = both
+    directions = jnp.concatenate([edges.directions, -edges.directions])
+    return Edges(distances, directions, mask), EdgeLayout(senders, receivers)
 
 
 def _summed(messages: Array, nodes: int, layout: EdgeLayout) -> Array:

@@ -1,0 +1,117 @@
+"""The op over pairs: sums over the slots of a node, and a backward pass that gathers where others scatter.
+
+Filters are equal in both directions, so what a node sends back along its edges is what it would receive if
+its neighbours' cotangents were features: the transpose of a sum over neighbours is such a sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sparsejax.ops.edge_conv.filters import RadialFilter, evaluate
+from sparsejax.ops.edge_conv.keep import kept
+from sparsejax.ops.edge_conv.layout import Edges, PairLayout, ends, zeros_of
+
+
+def edge_conv(
+    scalars: Array,
+    vectors: Array | None,
+    edges: Edges,
+    radial_filter: RadialFilter,
+    layout: PairLayout,
+) -> tuple[Array, Array]:
+    """See `sparsejax.ops.edge_conv.edge_conv`; edges are pairs (p,)."""
+    parts = evaluate(radial_filter, edges.distances, edges.mask & layout.real)
+    witness = edges.distances
+    of_vectors = directed_sum(edges.directions, parts[-1], layout, witness)
+    if vectors is not None:
+        of_vectors = of_vectors + weighted_sum(vectors, parts[1], layout, witness)
+    return weighted_sum(scalars, parts[0], layout, witness), of_vectors
+
+
+@jax.custom_vjp
+def weighted_sum(features: Array, weights: Array, layout: PairLayout, witness: Array) -> Array:
+    """Sum over the neighbours of their features times the weight of the pair.
+
+    Args:
+      features: (n, *s, c).
+      weights: (p, c), 0 for pairs that are not there.
+      layout: the pairs.
+      witness: see `kept`.
+
+    Returns:
+      (n, *s, c).
+    """
+    features = kept(_same, features, witness)
+    total = jnp.zeros_like(features)
+    for slot in range(layout.senders.shape[1]):
+        of_pair = _like(weights[layout.of_slot[:, slot]], features)
+        total = total + features[layout.senders[:, slot]] * of_pair
+    return total
+
+
+def _weighted_forward(*operands: Any) -> tuple[Array, Any]:
+    return weighted_sum(*operands), operands
+
+
+def _weighted_backward(operands: Any, cotangent: Array) -> tuple[Array, Array, Any, Array]:
+    features, weights, layout, witness = operands
+    features, cotangent = kept(_same, (features, cotangent), witness)
+    back = weighted_sum(cotangent, weights, layout, witness)
+    sent, received = ends(features, layout), ends(cotangent, layout)
+    products = received[0] * sent[1] + received[1] * sent[0]
+    of_weights = products.sum(tuple(range(1, features.ndim - 1)))
+    return back, of_weights, zeros_of(layout), jnp.zeros_like(witness)
+
+
+weighted_sum.defvjp(_weighted_forward, _weighted_backward)
+
+
+@jax.custom_vjp
+def directed_sum(directions: Array, weights: Array, layout: PairLayout, witness: Array) -> Array:
+    """Sum over the neighbours of the direction to them times the weight of the pair.
+
+    Args:
+      directions: (p, 3) from the first node of a pair to the second.
+      weights: (p, c), 0 for pairs that are not there.
+      layout: the pairs.
+      witness: see `kept`.
+
+    Returns:
+      (n, 3, c).
+    """
+    total = jnp.zeros((layout.senders.shape[0], 3, weights.shape[-1]), weights.dtype)
+    for slot in range(layout.senders.shape[1]):
+        pair = layout.of_slot[:, slot]
+        toward = jnp.where(layout.leads[:, slot, None], directions[pair], -directions[pair])
+        total = total + toward[..., None] * weights[pair][:, None]
+    return total
+
+
+def _directed_forward(*operands: Any) -> tuple[Array, Any]:
+    return directed_sum(*operands), operands
+
+
+def _directed_backward(operands: Any, cotangent: Array) -> tuple[Array, Array, Any, Array]:
+    directions, weights, layout, witness = operands
+    first, second = ends(kept(_same, cotangent, witness), layout)
+    apart = first - second
+    of_weights = (directions[..., None] * apart).sum(1)
+    of_directions = (apart * weights[:, None]).sum(-1)
+    return of_directions, of_weights, zeros_of(layout), jnp.zeros_like(witness)
+
+
+directed_sum.defvjp(_directed_forward, _directed_backward)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _like(weights: Array, features: Array) -> Array:
+    """Weights (n, c) with the axes of (n, *s, c)."""
+    return weights.reshape(weights.shape[0], *(1,) * (features.ndim - 2), weights.shape[-1])
