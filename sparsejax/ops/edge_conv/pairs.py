@@ -46,7 +46,11 @@ def weighted_sum(features: Array, weights: Array, layout: PairLayout, witness: A
     Returns:
       (n, *s, c).
     """
-    features = kept(_same, features, witness)
+    return kept(_slot_sum, (features, weights, layout), witness)
+
+
+def _slot_sum(operands: tuple[Array, Array, PairLayout]) -> Array:
+    features, weights, layout = operands
     total = jnp.zeros_like(features)
     for slot in range(layout.senders.shape[1]):
         of_pair = _like(weights[layout.of_slot[:, slot]], features)
@@ -60,12 +64,17 @@ def _weighted_forward(*operands: Any) -> tuple[Array, Any]:
 
 def _weighted_backward(operands: Any, cotangent: Array) -> tuple[Array, Array, Any, Array]:
     features, weights, layout, witness = operands
-    features, cotangent = kept(_same, (features, cotangent), witness)
     back = weighted_sum(cotangent, weights, layout, witness)
+    of_weights = kept(_products, (features, cotangent, layout), witness)
+    return back, of_weights, zeros_of(layout), jnp.zeros_like(witness)
+
+
+def _products(operands: tuple[Array, Array, PairLayout]) -> Array:
+    """Cotangents (p, c) of the weights: each end's feature times the other's cotangent."""
+    features, cotangent, layout = operands
     sent, received = ends(features, layout), ends(cotangent, layout)
     products = received[0] * sent[1] + received[1] * sent[0]
-    of_weights = products.sum(tuple(range(1, features.ndim - 1)))
-    return back, of_weights, zeros_of(layout), jnp.zeros_like(witness)
+    return products.sum(tuple(range(1, features.ndim - 1)))
 
 
 weighted_sum.defvjp(_weighted_forward, _weighted_backward)
@@ -84,6 +93,11 @@ def directed_sum(directions: Array, weights: Array, layout: PairLayout, witness:
     Returns:
       (n, 3, c).
     """
+    return kept(_directed_slot_sum, (directions, weights, layout), witness)
+
+
+def _directed_slot_sum(operands: tuple[Array, Array, PairLayout]) -> Array:
+    directions, weights, layout = operands
     total = jnp.zeros((layout.senders.shape[0], 3, weights.shape[-1]), weights.dtype)
     for slot in range(layout.senders.shape[1]):
         pair = layout.of_slot[:, slot]
@@ -98,18 +112,19 @@ def _directed_forward(*operands: Any) -> tuple[Array, Any]:
 
 def _directed_backward(operands: Any, cotangent: Array) -> tuple[Array, Array, Any, Array]:
     directions, weights, layout, witness = operands
-    first, second = ends(kept(_same, cotangent, witness), layout)
+    of_both = kept(_directed_products, (directions, weights, cotangent, layout), witness)
+    return *of_both, zeros_of(layout), jnp.zeros_like(witness)
+
+
+def _directed_products(operands: tuple[Array, Array, Array, PairLayout]) -> tuple[Array, Array]:
+    """Cotangents (p, 3) of the directions and (p, c) of the weights."""
+    directions, weights, cotangent, layout = operands
+    first, second = ends(cotangent, layout)
     apart = first - second
-    of_weights = (directions[..., None] * apart).sum(1)
-    of_directions = (apart * weights[:, None]).sum(-1)
-    return of_directions, of_weights, zeros_of(layout), jnp.zeros_like(witness)
+    return jnp.einsum("pxc,pc->px", apart, weights), jnp.einsum("px,pxc->pc", directions, apart)
 
 
 directed_sum.defvjp(_directed_forward, _directed_backward)
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _like(weights: Array, features: Array) -> Array:
