@@ -6,10 +6,10 @@ pass from energies to distances is a multiplication, with no matrix product over
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +28,8 @@ Parts = tuple[Array, ...]
 """Filters (*e, c) of scalars, of vectors, and of directions; without that of vectors in a first layer."""
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class MLPFilter:
     """Radial functions and a perceptron of one hidden layer with SiLU.
 
@@ -47,8 +48,8 @@ class MLPFilter:
     widths: Array
     hidden: tuple[Array, Array]
     outputs: tuple[tuple[Array, Array], ...]
-    cutoff: float = flax.struct.field(pytree_node=False)
-    envelope: Envelope = flax.struct.field(pytree_node=False, default="radial")
+    cutoff: float = field(metadata={"static": True})
+    envelope: Envelope = field(default="radial", metadata={"static": True})
 
     def values(self, distances: Array) -> Parts:
         """The parts at distances (*e,)."""
@@ -63,7 +64,8 @@ class MLPFilter:
         return tuple(hidden @ kernel + bias for kernel, bias in self.outputs)
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class TableFilter:
     """A cubic polynomial between each two of evenly spaced distances.
 
@@ -75,7 +77,7 @@ class TableFilter:
     """
 
     coefficients: tuple[tuple[Array, ...], ...]
-    cutoff: float = flax.struct.field(pytree_node=False)
+    cutoff: float = field(metadata={"static": True})
 
     def values(self, distances: Array) -> Parts:
         """The parts at distances (*e,)."""

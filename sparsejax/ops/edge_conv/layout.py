@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +25,8 @@ class Edges(NamedTuple):
     mask: Array
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class EdgeLayout:
     """Directed edges in any number and order.
 
@@ -37,10 +38,11 @@ class EdgeLayout:
 
     senders: Array
     receivers: Array
-    sorted_receivers: bool = flax.struct.field(pytree_node=False, default=False)
+    sorted_receivers: bool = field(default=False, metadata={"static": True})
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class PairLayout:
     """Undirected pairs, each computed once, and the row of m slots in which every node finds its own.
 
