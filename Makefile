@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS_demo := plots
-EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks,text
+EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks,text,force-field,md,distill,export,onnx
 EXTRAS_lint := lint
 TORCH := torch==2.13.0
 WITH_TORCH ?=
@@ -33,7 +33,7 @@ lint: $(VENV)/installed-lint
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-test $(VENV)/installed-torch
-	for name in ultra_sparse ultra_sparse_training ten sprout; do \
+	for name in ultra_sparse ultra_sparse_training ten sprout force_field; do \
 	  $(BIN)/sparsejax bench $$name --json sparsejax/bench/results/$$name.json --readme README.md || exit 1; \
 	done
 
