@@ -38,7 +38,7 @@ def train(run: Prepared) -> Trained:
 
     Returns:
       `Trained`; its scores are `ForceFieldScore`. In the folder: ``metrics.jsonl``, ``best`` and ``final``
-      (`sparsejax.load` reads them), and both as ``.pt`` in the published layout.
+      (`sparsejax.load` reads them), both as ``.pt`` in the published layout, and ``plots``.
 
     Raises:
       RunError: another process is at work in the folder, its metrics do not fit its saved state, or the loss
@@ -64,7 +64,7 @@ def train(run: Prepared) -> Trained:
         evaluate=_evaluation(run),
         read_score=ForceFieldScore.read,
         write=partial(_write, run),
-        finish=lambda: None,
+        finish=partial(_draw, run),
         log_every=settings.log_interval,
         network=partial(parts.network_of, settings),
         enough=partial(exhausted, patience=settings.early_stopping_patience),
@@ -98,6 +98,13 @@ def _evaluation(run: Prepared) -> Callable[[GradientState], ForceFieldScore]:
 def _batches(run: Prepared, batches: BucketedBatches, start: int, stop: int) -> Iterator[Any]:
     for batch in batches.steps(start, stop):
         yield jax.device_put(batch, run.placed)
+
+
+def _draw(run: Prepared) -> None:
+    if run.settings.plots:
+        from sparsejax.plots.force_field import draw_folder
+
+        draw_folder(run.folder)
 
 
 def _saved(run: Prepared, rates: parts.Rates) -> Saved:

@@ -26,7 +26,7 @@ from sparsejax.training.sharding import batch_sharding, training_mesh
 
 _STEPS_PER_CALL = 20
 _NOT_RULING = {"data", "checkpoint_dir", "validation_data", "devices", "save_interval", "log_interval"}
-_NOT_RULING |= {"resume", "quiet", "plain"}
+_NOT_RULING |= {"plots", "resume", "quiet", "plain"}
 _COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "save_interval", "log_interval", "devices")
 _AT_LEAST_0 = ("weight_decay", "grad_clip", "early_stopping_patience")
 
@@ -111,6 +111,8 @@ def prepare(settings: ForceFieldSettings) -> Prepared:
     _check_numbers(settings)
     if importlib.util.find_spec("h5py") is None:
         raise ModuleNotFoundError("training a force field needs h5py", name="h5py")
+    if settings.plots and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("--plots needs matplotlib: pip install 'sparsejax[plots]', or give --no-plots")
     mesh, loss = training_mesh(settings.devices), parts.loss_settings(settings)
     data = read_parts(
         settings.data, settings.validation_data, train_ratio=settings.train_ratio, seed=settings.seed

@@ -45,7 +45,7 @@ class ForceFieldSettings:
       grad_clip: longest gradient; 0 for any.
       accumulate: parts that a batch is computed in, one after another, to save memory.
       ema: how much of the averaged network a step keeps; 0 for no average; 0.999 by default, 0 in compat.
-      energy_weight: of the energy term; 100 by default (errors per atom), 1 in compat (errors of structures).
+      energy_weight: of the energy term; 1000 by default (errors per atom), 1 in compat (of structures).
       force_weight: of the force term.
       stress_weight: of the stress term.
       angular_weight: of one minus the cosine between predicted and true forces.
@@ -57,6 +57,7 @@ class ForceFieldSettings:
       log_interval: steps between two lines of metrics.
       seed: of the first parameters, the held-out part and the order of structures.
       devices: parts that a batch is spread over.
+      plots: draw PNGs at the end (needs matplotlib).
       resume: continue the unfinished run in --checkpoint-dir, or begin if there is none.
       quiet: print nothing but errors.
       plain: lines instead of a progress bar.
@@ -96,6 +97,7 @@ class ForceFieldSettings:
     log_interval: int = 10
     seed: int = 42
     devices: int = 1
+    plots: bool = True
     resume: bool = False
     quiet: bool = False
     plain: bool = False
