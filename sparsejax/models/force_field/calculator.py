@@ -144,6 +144,7 @@ class _Lists:
         self._made_for: Structure | None = None
         self._rooms: list[int] = []
         self._slots: dict[int, int] = {}
+        self._pairs: dict[int, Neighbors] = {}
 
     def must_be_made(self, now: Structure) -> bool:
         """Whether the list may miss a pair."""
@@ -163,10 +164,8 @@ class _Lists:
         if structure.periodic or atoms > BLOCKS[-1]:
             rows = self._searched(structure)
         else:
-            block = next(block for block in BLOCKS if atoms <= block)
-            rows = all_pairs(1, block, np.arange(block) < atoms)
-        self.neighbors = jax.device_put(rows)
-        self._made_for = structure
+            rows = self._paired(atoms)
+        self.neighbors, self._made_for = rows, structure
 
     def padded(self, structure: Structure) -> tuple[np.ndarray, np.ndarray]:
         """Species and positions with rows of zeros up to the room there is."""
@@ -175,6 +174,12 @@ class _Lists:
         # Near the origin single precision is finest.
         positions = structure.positions - structure.positions.mean(axis=0)
         return np.pad(structure.species, (0, more)), np.pad(positions, ((0, more), (0, 0)))
+
+    def _paired(self, atoms: int) -> Neighbors:
+        if atoms not in self._pairs:
+            block = next(block for block in BLOCKS if atoms <= block)
+            self._pairs[atoms] = jax.device_put(all_pairs(1, block, np.arange(block) < atoms))
+        return self._pairs[atoms]
 
     def _searched(self, structure: Structure) -> Neighbors:
         edges = edge_list(structure, self._cutoff + self._skin)
@@ -188,7 +193,7 @@ class _Lists:
             if slots:
                 _LOG.info("calculator: room for %d neighbours per atom instead of %d", grown, slots)
             self._slots[room] = slots = grown
-        return rows_from_edges(edges, room, slots=slots)
+        return jax.device_put(rows_from_edges(edges, room, slots=slots))
 
     def _room(self, atoms: int) -> int:
         """The smallest room that holds so many and is not mostly empty; a new one if none is."""

@@ -35,10 +35,10 @@ def _molecule():
     return atoms
 
 
-def _diamond(repeat=1):
+def _diamond(repeat=1, spacing=6.0):
     from ase.build import bulk
 
-    atoms = bulk("C", "diamond", a=3.6) * repeat
+    atoms = bulk("C", "diamond", a=spacing) * repeat
     atoms.rattle(0.06, seed=4)
     return atoms
 
@@ -115,7 +115,7 @@ def test_room_grows_and_is_logged(field, caplog):
     shapes = []
     with caplog.at_level(logging.INFO, "sparsejax.force_field"):
         for repeat, squeeze in ((1, 1.0), (1, 0.85), ((2, 1, 1), 1.0), (1, 1.0), ((3, 1, 1), 1.0)):
-            atoms = _diamond(repeat)
+            atoms = _diamond(repeat, 3.6)
             atoms.set_cell(squeeze * atoms.cell, scale_atoms=True)
             lists.make(as_structure(atoms))
             shapes.append(lists.neighbors.senders.shape)

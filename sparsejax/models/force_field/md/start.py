@@ -74,7 +74,8 @@ def initial_state(
 ) -> MDState:
     """A state at step -1: nothing is known yet of its forces."""
     positions = jnp.asarray(start.positions, dtype)
-    copies = len(positions)
+    copies, structure = len(positions), start.structure
+    cell = jnp.asarray(structure.cell, dtype) if structure.periodic else None
     state = MDState(
         step=jnp.asarray(-1, jnp.int32),
         positions=positions,
@@ -82,7 +83,7 @@ def initial_state(
         forces=jnp.zeros_like(positions),
         energy=jnp.zeros(copies, dtype),
         virial=jnp.zeros((3, 3), dtype) if system.periodic else None,
-        cell=None if start.structure.cell is None else jnp.asarray(start.structure.cell, dtype),
+        cell=cell,
         memory=None,
     )
     return replace(state, memory=integrator.memory(state, system))

@@ -71,7 +71,7 @@ class TrajectoryWriter:
       >>> path = Path(tempfile.mkdtemp()) / "atom.extxyz"
       >>> with TrajectoryWriter(path, atoms, np.array([16.0])) as writer:
       ...     writer.write([[Frame(0, 0.0, np.zeros((1, 3)), np.zeros((1, 3)), np.zeros((1, 3)), -1.5)]])
-      >>> [frame.info["step"] for frame in read_frames(path)]
+      >>> [int(frame.info["step"]) for frame in read_frames(path)]
       [0]
     """
 
