@@ -31,10 +31,11 @@ Override = Annotated[
     ),
 ]
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(help_behavior_hint="")]
 Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
 Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
-Target = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|sprout")]
-BenchName = Literal["ultra_sparse", "ultra_sparse_training", "ten", "sprout"]
+Target = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|sprout|force-field")]
+BenchName = Literal["ultra_sparse", "ultra_sparse_training", "ten", "sprout", "force_field"]
 Recipe = (
     Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")]
     | Annotated[TenSettings, tyro.conf.subcommand("ten")]
@@ -167,7 +168,9 @@ def bench(
     *,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     readme: Path | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Files = (),
+    report: Path | None = None,
+    data: Path | None = None,
     threads: int = 1,
     quick: bool = False,
 ) -> None:
@@ -177,19 +180,20 @@ def bench(
       name: which benchmark.
       json_file: write the rows to this file.
       readme: put the table into this Markdown file, between its bench markers.
-      checkpoint: net to measure; a shipped one if not given.
+      checkpoint: net to measure; a shipped one if not given. Of force_field it may be repeated: each takes
+        the place of a random one of its size.
+      report: of force_field: instead of rows, export, measure and analyse all sizes into this folder.
+      data: of --report: labelled structures to take errors from; the largest network's labels if not given.
       threads: for every contestant alike.
       quick: fewer repetitions and smaller sizes.
     """
-    from sparsejax.bench.report import show_rows, update_readme, write_rows
+    from sparsejax.bench import command
 
-    measure = importlib.import_module(f"sparsejax.bench.{name}").run
-    rows = measure(quick=quick, checkpoint=checkpoint, threads=threads)
-    show_rows(rows)
-    if json_file is not None:
-        write_rows(rows, json_file)
-    if readme is not None:
-        update_readme(readme, name, rows)
+    files: dict[str, Any] = {"json_file": json_file, "readme": readme, "report": report, "data": data}
+    try:
+        command.bench(name, checkpoint, **files, quick=quick, threads=threads)
+    except ValueError as error:
+        raise _UserError(str(error)) from error
 
 
 def train(recipe: Recipe) -> None:
@@ -307,47 +311,38 @@ def plot(
     *,
     checkpoint: Path | None = None,
     data: Path | None = None,
-    out: Path = Path("sprout_plots"),
+    trajectory: Path | None = None,
+    out: Path | None = None,
     tokenizer: Path | None = None,
     top_k: int | None = None,
     tokens: int = 8192,
     override: Override = (),
 ) -> None:
-    """Draw a training run or a checkpoint from its folder, or look at a SPROUT network on a text.
+    """Draw a training run or a checkpoint from its folder, or look at a network with data.
 
     Args:
       target: folder that a run of ``sparsejax train`` wrote, or a sparsejax directory; or "sprout", with
-        --checkpoint, for a report on the neurons and routers of a network. The options are of the latter.
+        --checkpoint, for a report on its neurons and routers; or "force-field", with --checkpoint and
+        --data for its errors, or with --trajectory.
       checkpoint: file or directory of the network.
-      data: text, or folder of texts, each of which is a topic; random tokens if not given.
-      out: folder for report.html, the pictures, JSON and CSV.
+      data: text, or folder of texts, each of which is a topic; random tokens if not given. Of force-field
+        labelled structures, HDF5 or what ASE reads.
+      trajectory: of force-field: .traj, .extxyz or .xyz.
+      out: folder for pictures, report.html and tables; sprout_plots or force_field_plots if not given.
       tokenizer: vocab.txt or tokenizer.json of the text; the checkpoint's own, or bytes, if not given.
       top_k: neurons per token; the network's own, or a quarter of all, if not given.
       tokens: to read at most.
       override: config values, NAME=VALUE.
     """
-    from sparsejax.checkpoint.load import load
-    from sparsejax.plots.folder import draw_folder
-    from sparsejax.plots.sprout_report import TextSource, draw_report
+    from sparsejax.plots.request import PlotRequest, draw
     from sparsejax.training.errors import RunError
 
-    if checkpoint is None and data is not None:
-        raise _UserError("--data goes with --checkpoint: sparsejax plot sprout --checkpoint FILE --data TEXT")
-    if checkpoint is None and str(target) == "sprout" and not target.exists():
-        raise _UserError("plot sprout needs --checkpoint FILE")
-    if checkpoint is not None and str(target) != "sprout":
-        raise _UserError(f"there are no reports on checkpoints of {target}; give sprout")
+    of_text = (tokenizer, top_k, tokens)
     try:
-        if checkpoint is None:
-            paths = draw_folder(target)
-        else:
-            ck = load(checkpoint, kind="sprout", overrides=_overrides(override))
-            text = TextSource(data, tokenizer, tokens)
-            paths = draw_report(ck, out, text, top_k=top_k, name=checkpoint.stem)
-    except RunError as error:
+        request = PlotRequest(target, checkpoint, data, trajectory, out, *of_text, _overrides(override))
+        print(*draw(request), sep="\n")
+    except (RunError, ValueError) as error:
         raise _UserError(str(error)) from error
-    for path in paths:
-        print(path)
 
 
 _COMMANDS: dict[str, Callable[..., Any]] = {

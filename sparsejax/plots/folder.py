@@ -10,7 +10,12 @@ from sparsejax.checkpoint.store import read_header
 from sparsejax.training.errors import RunError
 from sparsejax.training.run_folder import read_run
 
-_DRAWN = {"ultra_sparse": "draw_training", "sprout": "draw_folder", "ten": "draw_folder"}
+_DRAWN = {
+    "ultra_sparse": "draw_training",
+    "sprout": "draw_folder",
+    "ten": "draw_folder",
+    "force_field": "draw_folder",
+}
 _OF_CHECKPOINTS = ("sprout", "ten")
 
 

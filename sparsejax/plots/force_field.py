@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,18 @@ from numpy.typing import ArrayLike
 from sparsejax.models.force_field.error_patterns import ErrorGroup
 from sparsejax.models.force_field.force_metrics import force_metrics
 from sparsejax.models.force_field.structure import SYMBOLS
-from sparsejax.plots.style import column, legend_beside, side_by_side, single, titled, with_grid
+from sparsejax.plots.style import (
+    column,
+    legend_beside,
+    side_by_side,
+    single,
+    titled,
+    with_grid,
+    write_figures,
+)
+from sparsejax.training.errors import RunError
+from sparsejax.training.metric_log import METRICS_FILE, read_metrics
+from sparsejax.training.run_folder import read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,7 +166,7 @@ def error_groups(
     left.set_ylabel("RMSE of forces (eV/A)")
     right.set_ylabel("RMSE over that of predicting zeros (%)")
     right.axhline(100, color="0.3", linestyle=":", linewidth=1)
-    _logarithmic(right)
+    logarithmic(right)
     if len(groups) > 1:
         handles = left.get_legend_handles_labels()
         figure.legend(*handles, loc="outside right center", frameon=False, fontsize="small")
@@ -275,13 +287,34 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Figu
         steps, values = column(metrics, f"validation_{entry}")
         if len(steps):
             axis.plot(steps, values, color="tab:orange", marker="o", markersize=3, label="held out")
-        _logarithmic(axis)
+        logarithmic(axis)
         axis.set_ylabel(label, fontsize="small")
         with_grid(axis)
     legend_beside(axes[0])
     axes[-1].set_xlabel("optimiser step")
     figure.suptitle(titled("Training", name), fontsize="medium")
     return figure
+
+
+def draw_folder(folder: Path) -> tuple[Path, ...]:
+    """Draw the plots of a run into ``plots`` within its folder.
+
+    Args:
+      folder: of ``sparsejax train force-field``.
+
+    Returns:
+      the PNG files.
+
+    Raises:
+      RunError: the folder holds no such run, or one without a single step.
+      ModuleNotFoundError: matplotlib is missing.
+    """
+    if read_run(folder)["settings"].get("family") != "force_field" or not (folder / METRICS_FILE).exists():
+        raise RunError(f"{folder}: holds no metrics of a run of force-field")
+    metrics = read_metrics(folder / METRICS_FILE)
+    if not any(row.get("loss") is not None for row in metrics):
+        raise RunError(f"{folder}: no step is logged yet")
+    return write_figures(folder / "plots", {"learning_curve": learning_curve(metrics, folder.name)})
 
 
 def _trained(axis: Any, steps: np.ndarray, values: np.ndarray) -> None:
@@ -293,7 +326,7 @@ def _trained(axis: Any, steps: np.ndarray, values: np.ndarray) -> None:
         axis.plot(steps[window - 1 :], mean, color="tab:blue", linewidth=1.8, label="training, running mean")
 
 
-def _logarithmic(axis: Any) -> None:
+def logarithmic(axis: Any) -> None:
     """A logarithmic axis with plain numbers, some of them even where it spans less than a power of ten."""
     from matplotlib.ticker import LogLocator, NullLocator
 

@@ -1,61 +1,21 @@
-"""Pictures of a force field's files: a run, a checkpoint beside labelled structures, a trajectory."""
+"""Pictures of a force field's files: a checkpoint beside labelled structures, and a trajectory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsejax.plots import force_field as figures
 from sparsejax.plots.style import write_figures
 from sparsejax.training.errors import RunError
-from sparsejax.training.metric_log import METRICS_FILE, read_metrics
-from sparsejax.training.run_folder import read_run
 
 if TYPE_CHECKING:
     from sparsejax.checkpoint.checkpoint import Checkpoint
 
 _MOST_FRAMES = 200
 """Of a trajectory, for distances; evenly spaced ones if there are more."""
-
-_TOGETHER = 256
-
-
-class Forces(NamedTuple):
-    """Predicted forces and their labels, of all atoms of a data set.
-
-    Attributes:
-      predicted: (n, 3) eV/A.
-      reference: (n, 3) eV/A.
-      species: (n,).
-    """
-
-    predicted: np.ndarray
-    reference: np.ndarray
-    species: np.ndarray
-
-
-def draw_folder(folder: Path) -> tuple[Path, ...]:
-    """Draw the plots of a run into ``plots`` within its folder.
-
-    Args:
-      folder: of ``sparsejax train force-field``.
-
-    Returns:
-      the PNG files.
-
-    Raises:
-      RunError: the folder holds no such run, or one without a single step.
-      ModuleNotFoundError: matplotlib is missing.
-    """
-    if read_run(folder)["settings"].get("family") != "force_field" or not (folder / METRICS_FILE).exists():
-        raise RunError(f"{folder}: holds no metrics of a run of force-field")
-    metrics = read_metrics(folder / METRICS_FILE)
-    if not any(row.get("loss") is not None for row in metrics):
-        raise RunError(f"{folder}: no step is logged yet")
-    return write_figures(folder / "plots", {"learning_curve": figures.learning_curve(metrics, folder.name)})
 
 
 def draw_data(
@@ -80,16 +40,17 @@ def draw_data(
     """
     from sparsejax.models.force_field.error_patterns import errors_by_element, errors_by_magnitude
     from sparsejax.models.force_field.force_metrics import angular_errors
+    from sparsejax.models.force_field.labelled_forces import compare_forces, read_labelled
     from sparsejax.models.force_field.potential import ForceField
 
-    found = forces_of(ForceField.from_checkpoint(ck), labelled(data, most))
+    found = compare_forces(ForceField.from_checkpoint(ck), read_labelled(data, most))
     elements = errors_by_element(found.predicted, found.reference, found.species)
     magnitudes = errors_by_magnitude(found.predicted, found.reference)
     angles = {"": angular_errors(found.predicted, found.reference)}
     return write_figures(
         out,
         {
-            "force_parity": figures.force_parity(*found, name),
+            "force_parity": figures.force_parity(*found[:3], name),
             "angle_distribution": figures.angle_distribution(angles, name),
             "errors_by_element": figures.error_groups({name: elements}, "element", name=name),
             "errors_by_magnitude": figures.error_groups(
@@ -127,47 +88,6 @@ def draw_trajectory(path: Path, out: Path) -> tuple[Path, ...]:
     if len(frames) > 1 and all(_energy(atoms) is not None for atoms in frames):
         pictures = {"energy_drift": _drift(frames, path.stem), **pictures}
     return write_figures(out, pictures)
-
-
-def labelled(data: Path, most: int | None = None) -> list[Any]:
-    """The first labelled structures of a file.
-
-    Raises:
-      DatasetError: it cannot be read.
-      ModuleNotFoundError: h5py or ase is missing.
-    """
-    from itertools import islice
-
-    from sparsejax.models.force_field.dataset import ForceFieldDataset
-    from sparsejax.models.force_field.dataset_sources import labelled_structures
-
-    if data.suffix.lower() in (".h5", ".hdf5", ".hdf", ".he5") or not data.exists():
-        with ForceFieldDataset(data) as dataset:
-            return list(islice(dataset, most))
-    return list(islice(labelled_structures(data), most))
-
-
-def forces_of(field: Any, samples: Iterable[Any]) -> Forces:
-    """Predicted and true forces of labelled structures.
-
-    Args:
-      field: `ForceField`.
-      samples: `LabelledStructure` each.
-
-    Raises:
-      ValueError: no structures, or one that the network cannot answer for.
-    """
-    known = list(samples)
-    if not known:
-        raise ValueError("there are no labelled structures to compare forces of")
-    found: list[Any] = []
-    for start in range(0, len(known), _TOGETHER):
-        found += field.predict([sample.structure for sample in known[start : start + _TOGETHER]])
-    return Forces(
-        np.concatenate([one.forces for one in found]).astype(np.float64),
-        np.concatenate([sample.forces for sample in known]).astype(np.float64),
-        np.concatenate([sample.structure.species for sample in known]),
-    )
 
 
 def _frames(path: Path) -> list[Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sparsejax.cli import main
 from sparsejax.models.force_field.error_patterns import errors_by_element
+from sparsejax.models.force_field.potential import ForceField, Prediction
 from sparsejax.models.force_field.radial_distribution import RadialDistribution
 from sparsejax.plots import force_field as plots
 from sparsejax.plots import force_field_files as files
@@ -98,26 +101,17 @@ def test_learning_curve_shows_what_was_logged():
 
 def test_a_run_is_drawn_from_its_metrics(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        files.draw_folder(tmp_path)
+        plots.draw_folder(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"family": "ten"}}))
     with pytest.raises(RunError, match="holds no metrics of a run of force-field"):
-        files.draw_folder(tmp_path)
+        plots.draw_folder(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"family": "force_field"}}))
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(RunError, match="no step is logged"):
-        files.draw_folder(tmp_path)
+        plots.draw_folder(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
-    (path,) = files.draw_folder(tmp_path)
+    (path,) = plots.draw_folder(tmp_path)
     assert path.read_bytes().startswith(b"\x89PNG")
-
-
-class Known:
-    """A force field whose forces are right, but for a hundredth of an eV/A."""
-
-    def predict(self, structures):
-        from sparsejax.models.force_field.potential import Prediction
-
-        return [Prediction(np.float32(0), 0.01 + 0 * one.positions, None, None) for one in structures]
 
 
 @pytest.fixture
@@ -155,10 +149,39 @@ def test_a_trajectory_is_drawn(trajectory, tmp_path, monkeypatch):
         files.draw_trajectory(tmp_path / "bad.extxyz", tmp_path)
 
 
-def test_forces_of_a_data_set_are_compared(trajectory):
-    samples = files.labelled(trajectory, most=3)
-    found = files.forces_of(Known(), samples)
-    np.testing.assert_allclose(found.predicted - found.reference, 0.01)
-    assert found.species.tolist() == [6, 8] * 3
-    with pytest.raises(ValueError, match="no labelled structures"):
-        files.forces_of(Known(), [])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["force-field"], "needs --checkpoint FILE with --data FILE, or --trajectory FILE"),
+        (["force-field", "--checkpoint", "x.pt"], "needs --checkpoint FILE with --data FILE"),
+        (["force-field", "--data", "x.h5"], "--data goes with --checkpoint"),
+        (["force-field", "--trajectory", "none.extxyz"], "there is no such file"),
+        (["ten", "--trajectory", "x.extxyz"], "there are no trajectories of ten"),
+    ],
+)
+def test_requests_that_make_no_sense_are_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["plot", *arguments])
+    assert stopped.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_drawn_beside_labelled_structures(trajectory, tmp_path, monkeypatch, capsys):
+    class Right:
+        """Forces as they are labelled, but for a hundredth of an eV/A."""
+
+        def predict(self, structures):
+            return [Prediction(np.float32(0), 0.01 + 0 * one.positions, None, None) for one in structures]
+
+    monkeypatch.setattr("sparsejax.checkpoint.load.load", lambda path, **_: path)
+    monkeypatch.setattr(ForceField, "from_checkpoint", lambda ck: Right())
+    out = tmp_path / "out"
+    main(["plot", "force-field", "--checkpoint", "x.pt", "--data", str(trajectory), "--out", str(out)])
+    told = capsys.readouterr().out.split()
+    assert [Path(line).stem for line in told] == [
+        "force_parity",
+        "angle_distribution",
+        "errors_by_element",
+        "errors_by_magnitude",
+    ]
+    assert all(Path(line).read_bytes().startswith(b"\x89PNG") for line in told)
