@@ -66,10 +66,17 @@ def pack(
         together = max(1, _MOST_ATOMS // block)
         for at in range(0, len(places), together):
             some = places[at : at + together]
-            yield _in_blocks([structures[place] for place in some], block, dtype), some
+            yield in_blocks([structures[place] for place in some], block, dtype), some
 
 
-def _in_blocks(molecules: Sequence[Structure], block: int, dtype: Any) -> Packed:
+def in_blocks(molecules: Sequence[Structure], block: int, dtype: Any = np.float32) -> Packed:
+    """Molecules one after another, each padded to the same number of atoms.
+
+    Args:
+      molecules: checked, without periodic ones.
+      block: atoms that each is padded to.
+      dtype: of positions.
+    """
     graphs = 1 << (len(molecules) - 1).bit_length()  # padded to a power of two
     species = np.zeros((graphs, block), np.int32)
     positions = np.zeros((graphs, block, 3), dtype)
