@@ -24,6 +24,9 @@ from sparsejax.checkpoint.inspection import inspect
 from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.save import save
 from sparsejax.checkpoint.verification import compare_outputs, verify
+from sparsejax.models.force_field import ForceField
+from sparsejax.models.force_field.graph import batch_graphs
+from sparsejax.models.force_field.structure import Structure
 from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.ten import generate, initial_state
 from sparsejax.models.ultra_sparse import fuse
@@ -34,6 +37,13 @@ GRID_POINTS = 100
 _BYTES = 256
 _PROMPT, _NEW_BYTES = b"Return the ", 60
 _SHARES, _TOKENS = (1.0, 0.5, 0.25, 0.1), 64
+_WATER = Structure(
+    np.array([8, 1, 1], np.int32),
+    np.array([[0, 0, 0], [0.8, 0.7, 0], [-0.9, 0.6, 0]]),
+    None,
+    np.zeros(3, bool),
+)
+_STEP, _STEPS = 0.01, 1000  # A^2/eV: half of the inverse of the stiffest bond
 
 
 @dataclass(frozen=True)
@@ -276,7 +286,35 @@ def _outputs(model: Any, path: str, params: Any, inputs: jax.Array, top_k: Any) 
     return getattr(out, "logits", out)
 
 
+def _force_field(ck: Checkpoint) -> _Shown:
+    field = ForceField.from_checkpoint(ck)
+    graph = batch_graphs([_WATER], ck.config.cutoff, dtype=field.dtype)
+    call = jax.jit(lambda positions: _moved(field, graph, positions).forces)
+    start = jax.numpy.asarray(graph.nodes["positions"])
+    if not {1, 8} <= set(ck.config.species or (1, 8)):
+        return _Shown("no built-in task for these elements", call, {1: start})
+    relaxed = jax.jit(lambda positions: _relaxed(field, graph, positions))(start)
+    first, second = (np.asarray(relaxed[number] - relaxed[0], np.float64) for number in (1, 2))
+    lengths = np.linalg.norm(first), np.linalg.norm(second)
+    angle = np.degrees(np.arccos(first @ second / np.prod(lengths)))
+    return _Shown(f"relaxes water to O-H {np.mean(lengths):.3f} A, {angle:.1f} degrees", call, {1: start})
+
+
+def _moved(field: ForceField, graph: Any, positions: jax.Array) -> Any:
+    return field.predict_graph(graph._replace(nodes={**graph.nodes, "positions": positions}))
+
+
+def _relaxed(field: ForceField, graph: Any, positions: jax.Array) -> jax.Array:
+    """Positions after many small steps along the forces."""
+
+    def step(number: Any, positions: jax.Array) -> jax.Array:
+        return positions + _STEP * _moved(field, graph, positions).forces
+
+    return jax.lax.fori_loop(0, _STEPS, step, positions)
+
+
 _DEMOS: dict[str, Callable[[Checkpoint], _Shown]] = {
+    "force_field": _force_field,
     "sprout": _sprout,
     "ten": _ten,
     "ultra_sparse": _ultra_sparse,

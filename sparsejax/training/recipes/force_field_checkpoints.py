@@ -57,7 +57,7 @@ def molecules() -> dict[str, Any]:
     }
 
 
-def make_checkpoint(folder: Path, *, copies: int = 200, epochs: int = 40) -> Checkpoint:
+def make_checkpoint(folder: Path, *, copies: int = 200, epochs: int = 24) -> Checkpoint:
     """Label, train, and write the shipped model with its expected outputs and its entry in ``manifest.json``.
 
     Args:
@@ -106,6 +106,7 @@ def training_settings(data: Path, folder: Path, epochs: int) -> ForceFieldSettin
         num_interactions=2,
         num_rbf=10,
         epochs=epochs,
+        batch_size=16,
         lr=1e-2,
         early_stopping_patience=0,
         log_interval=100,
