@@ -12,7 +12,7 @@ import numpy as np
 from sparsejax.models.force_field.neighbors import Neighbors, all_pairs, edge_list, rows_from_edges
 from sparsejax.models.force_field.structure import Structure
 
-BLOCKS = (2, 4, 8, 12, 16, 20, 24, 32, 48, 64)
+BLOCKS = (4, 8, 12, 16, 20, 24, 32, 48, 64)
 """Atoms that molecules are padded to; larger ones get lists of neighbours."""
 
 _SLOTS = 8  # slots of a list come in such steps
@@ -66,18 +66,22 @@ def pack(
         together = max(1, _MOST_ATOMS // block)
         for at in range(0, len(places), together):
             some = places[at : at + together]
-            yield in_blocks([structures[place] for place in some], block, dtype), some
+            graphs = together if len(places) > together else 1 << (len(places) - 1).bit_length()
+            yield in_blocks([structures[place] for place in some], block, dtype, graphs=graphs), some
 
 
-def in_blocks(molecules: Sequence[Structure], block: int, dtype: Any = np.float32) -> Packed:
+def in_blocks(
+    molecules: Sequence[Structure], block: int, dtype: Any = np.float32, *, graphs: int | None = None
+) -> Packed:
     """Molecules one after another, each padded to the same number of atoms.
 
     Args:
       molecules: checked, without periodic ones.
       block: atoms that each is padded to.
       dtype: of positions.
+      graphs: molecules in all, the last of them empty; None for no empty ones.
     """
-    graphs = 1 << (len(molecules) - 1).bit_length()  # padded to a power of two
+    graphs = len(molecules) if graphs is None else graphs
     species = np.zeros((graphs, block), np.int32)
     positions = np.zeros((graphs, block, 3), dtype)
     counts = np.zeros(graphs, np.int32)
