@@ -12,12 +12,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = {  # what is printed
     "feature_selection.py": "ultra-sparse net",
+    "force_field_md.py": "relaxed in",
     "import_checkpoint.py": "ultra_sparse/sparse",
     "sprout_sparsity.py": "of the whole blocks: logits",
     "ten_streaming.py": "in two parts: largest difference",
     "use_with_nnx.py": "the same within float rounding",
 }
-ARGUMENTS = {"feature_selection.py": ["20"]}  # rounds of the search
+ARGUMENTS = {
+    "feature_selection.py": ["20"],  # rounds of the search
+    "force_field_md.py": ["checkpoints/ultra_tiny_gfn2.pt", "0.02"],  # ps of dynamics
+}
 
 
 def test_every_example_is_listed():
