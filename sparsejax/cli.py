@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.training.recipes.force_field_checks_settings import BenchmarkSettings, ValidateSettings
 from sparsejax.training.recipes.force_field_md_settings import MdSettings
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
 from sparsejax.training.recipes.sprout_fill_mask_settings import FillMaskSettings
@@ -50,20 +52,17 @@ _RECIPES = {
 }
 # Of one family a union needs a second, hidden member to be a choice of subcommands.
 Generation = Annotated[TenGenerateSettings, tyro.conf.subcommand("ten")] | Annotated[None, tyro.conf.Suppress]
-_EXTRAS = {
-    "sklearn": "sklearn",
-    "matplotlib": "plots",
-    "numba": "bench",
-    "torch": "torch",
-    "grain": "text",
-    "tokenizers": "text",
-    "ase": "force-field",
-    "h5py": "force-field",
-    "vesin": "force-field",
-    "tblite": "distill",
+_LIBRARIES = {
+    "sklearn": ("sklearn",),
+    "plots": ("matplotlib",),
+    "bench": ("numba",),
+    "torch": ("torch",),
+    "text": ("grain", "tokenizers"),
+    "force-field": ("ase", "h5py", "vesin"),
+    "md": ("jax_md",),
+    "distill": ("tblite",),
 }
-
-
+_EXTRAS = {library: extra for extra, libraries in _LIBRARIES.items() for library in libraries}
 _WRITTEN = (".pt", ".pth", ".npz")
 _NOT_WRITTEN = (".bin", ".ckpt", ".gguf", ".json", ".onnx", ".safetensors", ".h5")
 
@@ -76,7 +75,7 @@ def inspect(path: File) -> None:
     """Show what a checkpoint file or directory holds, without reading its data or running anything in it.
 
     Args:
-      path: .pt, .pth, .npz or a sparsejax directory.
+      path: .pt, .pth, .npz, .onnx (its weights) or a sparsejax directory.
     """
     from sparsejax.checkpoint.inspection import inspect as look
     from sparsejax.console import show_report
@@ -190,10 +189,8 @@ def bench(
     from sparsejax.bench import command
 
     files: dict[str, Any] = {"json_file": json_file, "readme": readme, "report": report, "data": data}
-    try:
+    with _one_line(ValueError):
         command.bench(name, checkpoint, **files, quick=quick, threads=threads)
-    except ValueError as error:
-        raise _UserError(str(error)) from error
 
 
 def train(recipe: Recipe) -> None:
@@ -202,23 +199,18 @@ def train(recipe: Recipe) -> None:
     from sparsejax.training.errors import RunError
 
     name = _RECIPES[type(recipe)]
-    family = importlib.import_module(f"sparsejax.training.recipes.{name}")
-    show_run, show_training = console.SHOWN_RUNS[name]
-    try:
+    family, shown = importlib.import_module(f"sparsejax.training.recipes.{name}"), console.SHOWN_RUNS[name]
+    with _one_line(ValueError):
         run = family.prepare(recipe)
-    except ValueError as error:
-        raise _UserError(str(error)) from error
     if run.standing == "finished":
         print(f"{run.folder}: this run is finished; see {run.folder / family.OUTCOME}")
         return
     if not recipe.quiet:
-        show_run(run)
-    try:
+        shown[0](run)
+    with _one_line(RunError):
         trained = family.train(run)
-    except RunError as error:
-        raise _UserError(str(error)) from error
     if not recipe.quiet:
-        show_training(run, trained)
+        shown[1](run, trained)
 
 
 def label(
@@ -250,7 +242,7 @@ def label(
     """
     from sparsejax.training.recipes.force_field_labels import label_file
 
-    try:
+    with _one_line(ValueError):
         found = label_file(
             structures,
             teacher,
@@ -263,8 +255,6 @@ def label(
             seed=seed,
             style="quiet" if quiet else "auto",
         )
-    except ValueError as error:
-        raise _UserError(str(error)) from error
     if not quiet:
         for number, reason in found.failures.items():
             print(f"left out: structure {number}: {reason}")
@@ -277,22 +267,34 @@ def generate(settings: Generation) -> None:
     from sparsejax.training.recipes.ten_generate import generated_text
 
     assert settings is not None  # tyro asks for a family
-    try:
+    with _one_line(ValueError):
         pieces = generated_text(settings, _overrides(settings.override))
         show_pieces(settings.prompt if settings.echo else "", pieces)
-    except ValueError as error:
-        raise _UserError(str(error)) from error
 
 
 def md(settings: MdSettings) -> None:
     """Run molecular dynamics of a molecule or crystal with a force field, or minimise it."""
     from sparsejax.training.recipes.force_field_md import told_dynamics
 
-    try:
+    with _one_line(ValueError, FloatingPointError):
         for line in told_dynamics(settings, _overrides(settings.override)):
             print(line)
-    except (ValueError, FloatingPointError) as error:
-        raise _UserError(str(error)) from error
+
+
+def validate(settings: ValidateSettings) -> None:
+    """Run a molecule at constant energy and judge how well a force field conserves it."""
+    from sparsejax.training.recipes.force_field_checks import told_validation
+
+    with _one_line(ValueError, FloatingPointError):
+        print(*told_validation(settings), sep="\n")
+
+
+def benchmark(settings: BenchmarkSettings) -> None:
+    """Time energies and forces of four small molecules, atoms moved before every call."""
+    from sparsejax.training.recipes.force_field_checks import told_benchmark
+
+    with _one_line(ValueError):
+        print(*told_benchmark(settings), sep="\n")
 
 
 def fill_mask(settings: FillMaskSettings) -> None:
@@ -300,10 +302,8 @@ def fill_mask(settings: FillMaskSettings) -> None:
     from sparsejax.console import show_guesses
     from sparsejax.training.recipes.sprout_fill_mask import guesses
 
-    try:
+    with _one_line(ValueError):
         show_guesses(guesses(settings, _overrides(settings.override)))
-    except ValueError as error:
-        raise _UserError(str(error)) from error
 
 
 def plot(
@@ -338,11 +338,9 @@ def plot(
     from sparsejax.training.errors import RunError
 
     of_text = (tokenizer, top_k, tokens)
-    try:
+    with _one_line(RunError, ValueError):
         request = PlotRequest(target, checkpoint, data, trajectory, out, *of_text, _overrides(override))
         print(*draw(request), sep="\n")
-    except (RunError, ValueError) as error:
-        raise _UserError(str(error)) from error
 
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
@@ -356,6 +354,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "fill-mask": fill_mask,
     "md": md,
+    "validate": validate,
+    "benchmark": benchmark,
     "plot": plot,
 }
 
@@ -396,6 +396,15 @@ def _told(error: Exception) -> int:
         text = f"{text}; install the extra that has it: pip install 'sparsejax[{extra}]'"
     print(f"sparsejax: {text}", file=sys.stderr)
     return 1
+
+
+@contextmanager
+def _one_line(*kinds: type[Exception]) -> Iterator[None]:
+    """Tell errors of these kinds as a user's own."""
+    try:
+        yield
+    except kinds as error:
+        raise _UserError(str(error)) from error
 
 
 def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
