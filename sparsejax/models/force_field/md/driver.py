@@ -50,10 +50,11 @@ class Options(TypedDict, total=False):
       observers: by name, what else to record: pure functions of state and system, compiled into the loop.
       trajectory: .traj or .extxyz file; see `trajectory.TrajectoryWriter`.
       restart: folder in which the run is saved now and then, and at its end.
-      resume: go on with the run in that folder, to ``steps`` in all.
+      resume: go on with the run in that folder, to ``steps`` in all; begin it if there is none.
       save_every: steps between two saves.
       skin: A, how far beyond the cutoff the neighbour list looks; a wider one is rebuilt less often.
-      dtype: float32, or float64 where jax_enable_x64 is on; its default is the wider that is on.
+      dtype: of positions and velocities; float64 needs jax_enable_x64, and is what None stands for there.
+        The network computes in that of its parameters.
       call_steps: steps in one call of the compiled loop; progress is told after each.
       progress: called with the steps done and the latest records.
     """
@@ -133,6 +134,7 @@ def run_ensemble(force_field: Any, atoms: Any, steps: int, ensemble: Ensemble, g
         "replicas": len(start.positions),
         "periodic": start.structure.pbc.tolist(),
         "network": fingerprint(potential.parameters),
+        "dtype": simulation.state.positions.dtype.name,
         "skin": options["skin"],
         "seed": options["seed"],
     }
@@ -144,7 +146,7 @@ def run_ensemble(force_field: Any, atoms: Any, steps: int, ensemble: Ensemble, g
 
 
 def _simulation(potential: Potential, start: Start, ensemble: Ensemble, options: Options) -> Simulation:
-    dtype = jax.dtypes.canonicalize_dtype(options["dtype"] or float)
+    dtype = _dtype(options["dtype"])
     key = jax.random.key(options["seed"])
     timestep = jnp.asarray(ensemble.timestep * FEMTOSECOND, dtype)
     integrator = ensemble.make(timestep, jax.random.fold_in(key, 1), dtype)
@@ -156,7 +158,7 @@ def _simulation(potential: Potential, start: Start, ensemble: Ensemble, options:
     velocities = None if ensemble.thermal is None else start.velocities
     if drawn:
         velocities = _drawn(start, ensemble.thermal or 0.0, jax.random.fold_in(key, 0), still)
-    freedom = _freedom(start, integrator, still and drawn and potential.turns)
+    freedom = _freedom(start, integrator, velocities, still=still and drawn and potential.turns)
     system = system_of(potential, start, freedom, dtype)
     observers = tuple((options["observers"] or {}).items())
     return Simulation(
@@ -175,11 +177,24 @@ def _drawn(start: Start, thermal: float, key: jax.Array, still: bool) -> np.ndar
     return boltzmann_velocities(key, start.masses, kelvin, start.positions, remove_rotation=still)
 
 
-def _freedom(start: Start, integrator: Integrator, still: bool) -> int:
+def _dtype(wanted: Any) -> np.dtype:
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(float) if wanted is None else wanted)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, not {dtype}")
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError("dtype=float64 needs jax.config.update('jax_enable_x64', True)")
+    return dtype
+
+
+def _freedom(start: Start, integrator: Integrator, velocities: np.ndarray | None, *, still: bool) -> int:
     """Degrees of freedom: all but what starts at zero and stays there."""
     atoms = len(start.masses)
     if isinstance(integrator, Langevin) or atoms == 1:
         return 3 * atoms
+    if velocities is not None:
+        momenta = start.masses[:, None] * velocities
+        if np.abs(momenta.sum(axis=-2)).max() > 1e-6 * np.abs(momenta).sum(axis=-2).max():
+            return 3 * atoms  # the whole flies along
     turning = rotations(start.masses, start.positions[0]) if still else 0
     return max(1, 3 * atoms - 3 - turning)
 

@@ -50,6 +50,15 @@ def nve(
       ValueError: the structure or an option does not fit.
       FloatingPointError: an energy is not finite.
       CheckpointError: the folder of the run cannot be read or written.
+
+    Example:
+      >>> from ase import Atoms
+      >>> from sparsejax.models.force_field.md import Potential
+      >>> def well(k, species, positions, cell, neighbors, *, strain): return k * (positions**2).sum(-1) / 2
+      >>> atom = Atoms("C", [[0.1, 0, 0]])
+      >>> run = nve(Potential(jnp.asarray(3.0), well, 4.0), atom, steps=50, temperature=0)
+      >>> run.step.tolist(), bool(np.ptp(run.total) < 1e-4)
+      ([0, 10, 20, 30, 40, 50], True)
     """
     ensemble = Ensemble(
         lambda step, key, dtype: VelocityVerlet(step),

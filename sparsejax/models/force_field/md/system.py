@@ -83,6 +83,8 @@ def _energy_of(config: ForceFieldConfig) -> EnergyFunction:
         strain: jax.Array | None,
     ) -> jax.Array:
         params, filters = parameters["params"], parameters["filters"]
+        dtype = params["embedding"]["embedding"].dtype
+        positions, cell, strain = jax.tree.map(lambda leaf: leaf.astype(dtype), (positions, cell, strain))
         return energy_of_rows(
             config, params, species, positions, neighbors, cell=cell, strain=strain, filters=filters
         )

@@ -84,6 +84,7 @@ def test_bad_starts_are_told_in_one_line():
         ({"skin": -1.0}, "skin must be a number of A from 0"),
         ({"temperature": float("nan")}, "temperature must be a number of K"),
         ({"observers": {"kinetic": md.positions}}, "this name is taken"),
+        ({"dtype": "float16"}, "dtype must be float32 or float64"),
         ({"resume": True}, "resume=True needs restart=FOLDER"),
         ({"trajectory": "run.pdb"}, "are written to .traj, .extxyz, .xyz files"),
     ],
@@ -91,6 +92,13 @@ def test_bad_starts_are_told_in_one_line():
 def test_bad_options_are_told_in_one_line(options, words):
     with pytest.raises(ValueError, match=words):
         md.nve(morse.morse(), cluster(), **{"steps": 1, **options})
+
+
+def test_degrees_of_freedom_are_those_that_can_move():
+    flying = cluster()
+    flying.set_velocities(flying.get_velocities() + [0.1, 0, 0])
+    for atoms, freedom in ((cluster(), 12), (flying, 15)):
+        assert float(md.nve(morse.morse(), atoms, steps=0).simulation.system.freedom) == freedom
 
 
 def test_bad_baths_are_told_in_one_line():
