@@ -15,7 +15,7 @@ from sparsejax.models.force_field.config import ForceFieldConfig
 from sparsejax.models.force_field.graph import graph_of_edge, graph_of_node
 from sparsejax.models.force_field.neighbors import Neighbors
 from sparsejax.models.force_field.network import atomic_energies
-from sparsejax.ops.edge_conv import EdgeLayout, PairLayout, RadialFilter, ends, pairs_of_rows
+from sparsejax.ops.edge_conv import EdgeLayout, PairLayout, RadialFilter, ends, pairs_of_blocks, pairs_of_rows
 from sparsejax.typing import Params
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -47,6 +47,8 @@ class Prediction:
 
 def pair_layout(neighbors: Neighbors) -> PairLayout:
     """The pairs of rows, as the op reads them."""
+    if neighbors.block:
+        return pairs_of_blocks(jnp.asarray(neighbors.mask))
     rows = (neighbors.senders, neighbors.reverse, neighbors.mask)
     return pairs_of_rows(*(jnp.asarray(array) for array in rows))
 

@@ -10,7 +10,15 @@ from sparsejax.ops.edge_conv.filters import (
     table_error,
     tabulate,
 )
-from sparsejax.ops.edge_conv.layout import EdgeLayout, Edges, PairLayout, collect, ends, pairs_of_rows
+from sparsejax.ops.edge_conv.layout import (
+    EdgeLayout,
+    Edges,
+    PairLayout,
+    collect,
+    ends,
+    pairs_of_blocks,
+    pairs_of_rows,
+)
 
 __all__ = [
     "EdgeLayout",
@@ -24,6 +32,7 @@ __all__ = [
     "edge_conv",
     "ends",
     "evaluate",
+    "pairs_of_blocks",
     "pairs_of_rows",
     "table_error",
     "tabulate",

@@ -96,6 +96,38 @@ def pairs_of_rows(senders: Array, reverse: Array, mask: Array) -> PairLayout:
     )
 
 
+def pairs_of_blocks(mask: Array) -> PairLayout:
+    """The pairs of blocks of b nodes that all see each other: nothing to search for.
+
+    Args:
+      mask: (n, b) which slots there are: slot k of node i is node ``i // b * b + k``.
+
+    Example:
+      >>> layout = pairs_of_blocks(jnp.array([[False, True], [True, False]]))
+      >>> layout.first.tolist(), layout.second.tolist(), layout.real.tolist()
+      ([0, 0], [1, 0], [True, False])
+    """
+    nodes, block = mask.shape
+    low, high = np.triu_indices(block, 1)
+    starts = np.arange(0, nodes, block)[:, None]
+    first, second, slot = (
+        (starts + low).reshape(-1),
+        (starts + high).reshape(-1),
+        np.tile(high, len(starts)),
+    )
+    number = np.full((block, block), -1)
+    number[low, high] = number[high, low] = np.arange(len(low))
+    of_slot = np.arange(len(starts))[:, None, None] * len(low) + number
+    of_slot = np.where(number < 0, len(first), of_slot).reshape(nodes, block)
+    senders = np.repeat(starts, block, 0) + np.arange(block)
+    rows = np.arange(nodes)[:, None]
+    arrays = np.append(first, 0), np.append(second, 0), senders, of_slot, np.append(first * block + slot, 0)
+    one, other, senders, of_slot, slots = (jnp.asarray(array, jnp.int32) for array in arrays)
+    real = jnp.append(mask[first, slot], False)
+    leads = jnp.asarray(rows % block < np.arange(block))
+    return PairLayout(one, other, real, senders, of_slot, leads, slots)
+
+
 def ends(nodes: Array, layout: PairLayout) -> tuple[Array, Array]:
     """What the two nodes of each pair have: (p, ...) and (p, ...) of (n, ...).
 
