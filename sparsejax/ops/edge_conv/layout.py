@@ -121,11 +121,15 @@ def pairs_of_blocks(mask: Array) -> PairLayout:
     of_slot = np.where(number < 0, len(first), of_slot).reshape(nodes, block)
     senders = np.repeat(starts, block, 0) + np.arange(block)
     rows = np.arange(nodes)[:, None]
-    arrays = np.append(first, 0), np.append(second, 0), senders, of_slot, np.append(first * block + slot, 0)
-    one, other, senders, of_slot, slots = (jnp.asarray(array, jnp.int32) for array in arrays)
-    real = jnp.append(mask[first, slot], False)
-    leads = jnp.asarray(rows % block < np.arange(block))
-    return PairLayout(one, other, real, senders, of_slot, leads, slots)
+    return PairLayout(
+        first=jnp.asarray(np.append(first, 0), jnp.int32),
+        second=jnp.asarray(np.append(second, 0), jnp.int32),
+        real=jnp.append(mask[first, slot], False),
+        senders=jnp.asarray(senders, jnp.int32),
+        of_slot=jnp.asarray(of_slot, jnp.int32),
+        leads=jnp.asarray(rows % block < np.arange(block)),
+        slot_of_pair=jnp.asarray(np.append(first * block + slot, 0), jnp.int32),
+    )
 
 
 def ends(nodes: Array, layout: PairLayout) -> tuple[Array, Array]:
