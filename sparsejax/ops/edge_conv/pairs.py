@@ -6,7 +6,6 @@ its neighbours' cotangents were features: the transpose of a sum over neighbours
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,11 +33,6 @@ def edge_conv(
     return weighted_sum(scalars, parts[0], layout, witness), of_vectors
 
 
-_EDGES_AT_ONCE = 4096
-_SLOTS_AT_ONCE = 4
-"""Of many edges, so few slots at a time: XLA on CPU adds up long rows of gathered features slowly."""
-
-
 @jax.custom_vjp
 def weighted_sum(features: Array, weights: Array, layout: PairLayout, witness: Array) -> Array:
     """Sum over the neighbours of their features times the weight of the pair.
@@ -57,35 +51,9 @@ def weighted_sum(features: Array, weights: Array, layout: PairLayout, witness: A
 
 def _slot_sum(operands: tuple[Array, Array, PairLayout]) -> Array:
     features, weights, layout = operands
-
-    def part(senders: Array, pairs: Array, leads: Array) -> Array:
-        del leads
-        of_pairs = weights[pairs]
-        shape = *pairs.shape, *(1,) * (features.ndim - 2), weights.shape[-1]
-        products = features[senders] * of_pairs.reshape(shape)
-        if products.shape[1] > _SLOTS_AT_ONCE:
-            return products.sum(1)
-        return sum(products[:, slot] for slot in range(products.shape[1])) + jnp.zeros_like(features)
-
-    return _over_slots(part, layout)
-
-
-def _over_slots(part: Callable[[Array, Array, Array], Array], layout: PairLayout) -> Array:
-    """Sum of ``part(senders, of_slot, leads)`` over the slots, of many edges a few at a time."""
-    columns = layout.senders, layout.of_slot, layout.leads
-    nodes, slots = layout.senders.shape
-    if nodes * slots <= _EDGES_AT_ONCE or slots <= _SLOTS_AT_ONCE:
-        return part(*columns)
-    steps = slots // _SLOTS_AT_ONCE
-    rest = steps * _SLOTS_AT_ONCE
-
-    def step(number: Array, total: Array) -> Array:
-        start = number * _SLOTS_AT_ONCE
-        few = (jax.lax.dynamic_slice_in_dim(column, start, _SLOTS_AT_ONCE, 1) for column in columns)
-        return total + part(*few)
-
-    total = part(*(column[:, rest:] for column in columns))
-    return jax.lax.fori_loop(0, steps, step, total)
+    of_slots = weights[layout.of_slot]
+    shape = *layout.of_slot.shape, *(1,) * (features.ndim - 2), weights.shape[-1]
+    return (features[layout.senders] * of_slots.reshape(shape)).sum(1)
 
 
 def _weighted_forward(*operands: Any) -> tuple[Array, Any]:
@@ -128,13 +96,8 @@ def directed_sum(directions: Array, weights: Array, layout: PairLayout, witness:
 
 def _directed_slot_sum(operands: tuple[Array, Array, PairLayout]) -> Array:
     directions, weights, layout = operands
-
-    def part(senders: Array, pairs: Array, leads: Array) -> Array:
-        del senders
-        toward = directions[pairs] * jnp.where(leads, 1, -1)[..., None].astype(directions.dtype)
-        return jnp.einsum("nmx,nmc->nxc", toward, weights[pairs])
-
-    return _over_slots(part, layout)
+    sign = jnp.where(layout.leads, 1, -1)[..., None].astype(directions.dtype)
+    return jnp.einsum("nmx,nmc->nxc", directions[layout.of_slot] * sign, weights[layout.of_slot])
 
 
 def _directed_forward(*operands: Any) -> tuple[Array, Any]:
