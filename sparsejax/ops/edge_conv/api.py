@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jax import Array
 
 from sparsejax.ops import backends
@@ -61,4 +63,17 @@ def edge_conv(
     if chosen == "reference":
         directed, flat = reference.as_edges(edges, layout)
         return reference.edge_conv(scalars, vectors, directed, radial_filter, flat)
+    if chosen.startswith("pallas"):
+        return _kernel(chosen)(scalars, vectors, edges, radial_filter, layout)
     return pairs.edge_conv(scalars, vectors, edges, radial_filter, layout)
+
+
+def _kernel(name: str) -> Callable[..., tuple[Array, Array]]:
+    """A Pallas backend, whose compilers take a second to import."""
+    if name == "pallas_gpu":
+        from sparsejax.ops.edge_conv import pallas_gpu
+
+        return pallas_gpu.edge_conv
+    from sparsejax.ops.edge_conv import pallas_tpu
+
+    return pallas_tpu.edge_conv

@@ -1,0 +1,87 @@
+"""Pairs of rows against a search through all slots; what goes to the ends of pairs comes back."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsejax.ops.edge_conv import collect, ends
+from sparsejax.ops.edge_conv.layout import zeros_of
+from tests.ops.edge_conv import problems
+from tests.ops.edge_conv.problems import NODES, SLOTS
+
+
+@st.composite
+def _pairs(draw):
+    """Pairs that fit into the slots: nodes that meet several times, and themselves."""
+    free, found = dict.fromkeys(range(NODES), SLOTS), []
+    node = st.integers(0, NODES - 1)
+    for first, second in draw(st.lists(st.tuples(node, node), max_size=NODES * SLOTS // 2)):
+        needed = {first: 2} if first == second else {first: 1, second: 1}
+        if all(free[node] >= count for node, count in needed.items()):
+            found.append((first, second))
+            for node_, count in needed.items():
+                free[node_] -= count
+    return found
+
+
+@given(_pairs(), st.integers(0, 2**31))
+@settings(max_examples=50)
+def test_pairs_of_rows(pairs, seed):
+    rows = problems.rows_of(pairs, NODES, SLOTS, seed)
+    layout = jax.tree.map(np.asarray, problems.layout_of(pairs, seed))
+    # Every edge in the order of slots; of an edge and its opposite, the earlier leads.
+    edges = [(int(node), int(slot)) for node, slot in np.argwhere(rows.mask)]
+    opposite = {edge: (int(rows.senders[edge]), int(rows.reverse[edge])) for edge in edges}
+    leading = [edge for edge in edges if edge < opposite[edge]]
+    assert 2 * len(leading) == len(edges) == 2 * len(pairs)
+    assert layout.real.tolist() == [number < len(leading) for number in range(NODES * SLOTS // 2 + 1)]
+    for number, edge in enumerate(leading):
+        other = opposite[edge]
+        assert (layout.first[number], layout.second[number]) == (edge[0], other[0])
+        assert layout.slot_of_pair[number] == edge[0] * SLOTS + edge[1]
+        assert layout.of_slot[edge] == layout.of_slot[other] == number
+        assert layout.leads[edge] and not layout.leads[other]
+    assert not layout.real[layout.of_slot[~rows.mask]].any() and not layout.leads[~rows.mask].any()
+    np.testing.assert_array_equal(layout.senders, rows.senders)
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    """Values of nodes, and of both ends of pairs."""
+    draw = np.random.default_rng(0).normal
+    layout = jax.tree.map(np.asarray, problems.layout_of(seed=2))
+    of_pairs = (len(layout.real), 2, 3)
+    return layout, *(draw(size=s).astype(np.float32) for s in ((NODES, 2, 3), of_pairs, of_pairs))
+
+
+def test_collect_sums_up_what_belongs_to_each_node(numbers):
+    layout, _, of_first, of_second = numbers
+    wanted = np.zeros((NODES, 2, 3), np.float32)
+    for pair in np.flatnonzero(layout.real):
+        wanted[layout.first[pair]] += of_first[pair]
+        wanted[layout.second[pair]] += of_second[pair]
+    np.testing.assert_allclose(collect(of_first, of_second, layout), wanted, atol=1e-6)
+
+
+def test_ends_and_collect_are_transposes_of_each_other(numbers):
+    layout, nodes, of_first, of_second = numbers
+
+    @jax.jit
+    def both(nodes, of_first, of_second):
+        found, back_to_nodes = jax.vjp(lambda nodes: ends(nodes, layout), nodes)
+        sums, back_to_pairs = jax.vjp(lambda *of_pairs: collect(*of_pairs, layout), of_first, of_second)
+        return found, back_to_nodes((of_first, of_second))[0], sums, back_to_pairs(nodes)
+
+    found, of_nodes, sums, of_pairs = both(nodes, of_first, of_second)
+    np.testing.assert_array_equal(of_nodes, sums)
+    for end, mine, its in zip(found, of_pairs, (layout.first, layout.second), strict=True):
+        np.testing.assert_array_equal(end, nodes[its])
+        np.testing.assert_array_equal(mine, np.where(layout.real[:, None, None], nodes[its], 0))
+
+
+def test_integers_have_no_cotangents(numbers):
+    assert {leaf.dtype for leaf in jax.tree.leaves(zeros_of(numbers[0]))} == {jax.dtypes.float0}
