@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.ops.edge_conv import EdgeLayout, Edges, TableFilter, edge_conv, pairs, pallas_gpu
+from sparsejax.ops.edge_conv import EdgeLayout, Edges, TableFilter, edge_conv, pallas_gpu
 from tests.ops.edge_conv import problems
 
 # (filter, whether vectors come in, backend, dtype, highest derivative)
@@ -60,11 +60,8 @@ def _truth(kind, vectors):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[2]}-{case[4]}")
-def test_sums_and_derivatives_are_those_of_the_reference(case, monkeypatch):
+def test_sums_and_derivatives_are_those_of_the_reference(case):
     kind, vectors, backend, dtype, order = case
-    if dtype == jnp.float64:  # two slots at a time, as rows of many edges are summed
-        monkeypatch.setattr(pairs, "_EDGES_AT_ONCE", 0)
-        monkeypatch.setattr(pairs, "_SLOTS_AT_ONCE", 2)
     run, given = _program(kind, vectors, backend, dtype, order)
     with jax.enable_x64(dtype == jnp.float64):
         found = {name: run(given, layout) for name, layout in _layouts().items()}
