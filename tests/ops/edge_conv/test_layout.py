@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.ops.edge_conv import collect, ends
+from sparsejax.ops.edge_conv import collect, ends, pairs_of_blocks
 from sparsejax.ops.edge_conv.layout import zeros_of
 from tests.ops.edge_conv import problems
 from tests.ops.edge_conv.problems import NODES, SLOTS
@@ -28,25 +28,37 @@ def _pairs(draw):
     return found
 
 
+def _assert_pairs(layout, rows):
+    """Every edge finds its pair, and leads if it comes before its opposite; every pair is found."""
+    slots = rows.mask.shape[1]
+    edges = [(int(node), int(slot)) for node, slot in np.argwhere(rows.mask)]
+    for edge in edges:
+        other, pair = (int(rows.senders[edge]), int(rows.reverse[edge])), layout.of_slot[edge]
+        assert layout.real[pair] and layout.of_slot[other] == pair and layout.leads[edge] == (edge < other)
+        if edge < other:
+            assert (layout.first[pair], layout.second[pair]) == (edge[0], other[0])
+            assert layout.slot_of_pair[pair] == edge[0] * slots + edge[1]
+    assert 2 * layout.real.sum() == 2 * len(set(layout.of_slot[rows.mask].tolist())) == len(edges)
+    assert not layout.real[-1] and not layout.real[layout.of_slot[~rows.mask]].any()
+    np.testing.assert_array_equal(layout.senders, rows.senders)
+
+
 @given(_pairs(), st.integers(0, 2**31))
 @settings(max_examples=50)
 def test_pairs_of_rows(pairs, seed):
     rows = problems.rows_of(pairs, NODES, SLOTS, seed)
     layout = jax.tree.map(np.asarray, problems.layout_of(pairs, seed))
-    # Every edge in the order of slots; of an edge and its opposite, the earlier leads.
-    edges = [(int(node), int(slot)) for node, slot in np.argwhere(rows.mask)]
-    opposite = {edge: (int(rows.senders[edge]), int(rows.reverse[edge])) for edge in edges}
-    leading = [edge for edge in edges if edge < opposite[edge]]
-    assert 2 * len(leading) == len(edges) == 2 * len(pairs)
-    assert layout.real.tolist() == [number < len(leading) for number in range(NODES * SLOTS // 2 + 1)]
-    for number, edge in enumerate(leading):
-        other = opposite[edge]
-        assert (layout.first[number], layout.second[number]) == (edge[0], other[0])
-        assert layout.slot_of_pair[number] == edge[0] * SLOTS + edge[1]
-        assert layout.of_slot[edge] == layout.of_slot[other] == number
-        assert layout.leads[edge] and not layout.leads[other]
-    assert not layout.real[layout.of_slot[~rows.mask]].any() and not layout.leads[~rows.mask].any()
-    np.testing.assert_array_equal(layout.senders, rows.senders)
+    _assert_pairs(layout, rows)
+    assert layout.real.tolist() == [number < len(pairs) for number in range(NODES * SLOTS // 2 + 1)]
+    assert not layout.leads[~rows.mask].any()
+
+
+@pytest.mark.parametrize(("blocks", "size"), [(3, 4), (2, 1)])
+def test_pairs_of_blocks(blocks, size):
+    node, slot = np.indices((blocks * size, size))
+    senders, present = node // size * size + slot, np.arange(blocks * size) % 5 != 3
+    rows = problems.Rows(senders, node % size, (senders != node) & present[node] & present[senders])
+    _assert_pairs(jax.tree.map(np.asarray, pairs_of_blocks(rows.mask)), rows)
 
 
 @pytest.fixture(scope="module")
