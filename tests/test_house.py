@@ -12,7 +12,19 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "sparsejax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FAMILIES = ("ultra_sparse", "sprout", "ten", "force_field", "sparse_inference")
-HEAVY = ("torch", "ase", "matplotlib", "numba", "sklearn", "jax_md", "vesin", "h5py", "tblite", "jax2onnx", "onnx")
+HEAVY = (
+    "torch",
+    "ase",
+    "matplotlib",
+    "numba",
+    "sklearn",
+    "jax_md",
+    "vesin",
+    "h5py",
+    "tblite",
+    "jax2onnx",
+    "onnx",
+)
 NEEDS_AT_IMPORT = {  # their base classes; loaded lazily themselves
     "models/ultra_sparse/estimator.py": "sklearn",
     "models/force_field/calculator.py": "ase",
