@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from tests import golden
 from tests.models.force_field.md import morse
 from tests.models.force_field.md.systems import cluster, crystal
 
+CHECKPOINT = Path(__file__).parents[4] / "checkpoints" / "ultra_tiny_gfn2.pt"
 OBSERVERS = {"positions": md.positions, "velocities": md.velocities, "forces": md.forces}
 
 
@@ -88,3 +91,19 @@ def test_the_loop_follows_the_published_run():
     ):
         np.testing.assert_allclose(found, recorded[f"f64/{name}"], rtol=0, atol=1e-7, err_msg=name)
     np.testing.assert_allclose(run.observed["forces"][:, 0], recorded["f64/forces"], rtol=0, atol=1e-6)
+
+
+def test_the_shipped_network_conserves_the_energy_of_ethanol():
+    from ase.build import molecule
+
+    import sparsejax as sj
+    from sparsejax.models.force_field import ForceField
+
+    # Over 10 ps the slope is below 1e-5 eV/atom/ps; over one, the swing of the energy is seen in it, too.
+    field = ForceField.from_checkpoint(sj.load(CHECKPOINT, dtype=np.float64), filter="exact")
+    run = md.nve(field, molecule("CH3CH2OH"), replicas=4, steps=2000, timestep=0.5)
+    assert run.simulation.state.positions.shape == (4, 9, 3)
+    assert np.abs(run.drift).max() < 2e-4
+    assert abs(run.drift.mean()) < 5e-5
+    assert np.ptp(run.total, axis=0).max() / 9 < 1e-3
+    assert np.ptp(run.potential, axis=0).min() / 9 > 1e-2
