@@ -38,7 +38,7 @@ class ForceRace:
       ours: the contestant that the row is about.
       peers: by name: a function that builds a call; it may raise ModuleNotFoundError or PeerError.
       read_peer: what peers give to energies and forces.
-      exact: computes energies and forces in float64; it may raise ModuleNotFoundError.
+      exact: computes energies and forces in float64.
       bound: what limits ours, in words.
       variants: other ways to call this library.
       targets: what is aimed at.
@@ -92,11 +92,7 @@ def decide(contest: ForceRace, machine: Machine, *, quick: bool) -> Row:
 
 
 def _errors(found: Mapping[str, Result], exact: Callable[[], Result]) -> dict[str, dict[str, float]]:
-    """Of every contestant; nothing where float64 cannot be had."""
-    try:
-        energies, forces = exact()
-    except ModuleNotFoundError:
-        return {}
+    energies, forces = exact()
     return {
         ENERGY_ERROR: {name: _largest(result[0], energies) for name, result in found.items()},
         FORCE_ERROR: {name: _largest(result[1], forces) for name, result in found.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from dataclasses import replace
@@ -83,6 +84,13 @@ def test_every_contestant_of_a_row_has_the_float64_energies_and_forces():
 
 
 @needs_torch
+def test_what_is_exact_does_not_depend_on_who_computes_it():
+    task = systems.Task(network(num_interactions=1), tuple(systems.molecules(1)))
+    for ours, torchs in zip(systems._exact_ours(task), systems.exact(task), strict=True):
+        np.testing.assert_allclose(ours, torchs, atol=1e-12)
+
+
+@needs_torch
 def test_wrong_forces_are_seen(stand_in):
     row = races.decide(speed.crystal_race(network(), speed.QUICK, MACHINE), MACHINE, quick=True)
     assert row.quality[races.ENERGY_ERROR]["ours"] > 0.1 > row.quality[races.ENERGY_ERROR]["torch"]
@@ -94,8 +102,11 @@ def test_a_row_without_torch_still_has_our_time(stand_in, monkeypatch):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     monkeypatch.setattr(systems, "_torch_call", missing)
+    right = np.zeros(4), np.zeros((63, 3))
+    monkeypatch.setattr(systems, "_exact_ours", lambda task: right)
     row = races.decide(speed.molecule_race(network(), 4, speed.QUICK, MACHINE), MACHINE, quick=True)
-    assert row.ours > 0 and set(row.peers.values()) == {None} and row.quality == {"filters of ours": "table"}
+    assert row.ours > 0 and set(row.peers.values()) == {None}
+    assert row.quality[races.FORCE_ERROR] == {"ours": 0, "ours: exact filters": 0}
     assert any("torch is not installed" in note for note in row.notes)
 
 
@@ -264,8 +275,9 @@ def test_a_report_has_all_sizes_as_files_times_and_errors(monkeypatch, tmp_path,
         report, "run_pinned", lambda module, options, threads: report.measure(threads=1, **options)
     )
     monkeypatch.setattr(report.Machine, "describe", lambda threads: MACHINE)
-    written = "sparsejax.models.force_field.export_stablehlo.export_stablehlo"
-    monkeypatch.setattr(written, lambda ck, path: path.write_bytes(bytes(1 << 20)))
+    # The package has a function of the same name as the module.
+    written = importlib.import_module("sparsejax.models.force_field.export_stablehlo")
+    monkeypatch.setattr(written, "export_stablehlo", lambda ck, path: path.write_bytes(bytes(1 << 20)))
     monkeypatch.setattr(report, "_program_errors", lambda network, program: (1e-6, 2e-6))
     monkeypatch.setattr(errors, "force_field_of", lambda network: Shifted())
     monkeypatch.setattr(report, "labelled_by", lambda network, count: labelled(count))

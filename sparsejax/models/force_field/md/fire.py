@@ -21,11 +21,13 @@ class Pace:
     """How fast each copy runs downhill.
 
     Attributes:
+      velocities: (g, b, 3), of atoms of unit mass; those of the state stay zero, so that atoms rest.
       timestep: (g,).
       mixing: (g,) share of the velocity that is turned into the direction of the force.
       downhill: (g,) int32 steps since the copy last ran uphill.
     """
 
+    velocities: jax.Array
     timestep: jax.Array
     mixing: jax.Array
     downhill: jax.Array
@@ -52,13 +54,16 @@ class Fire:
         """The first pace."""
         like = state.energy
         return Pace(
-            jnp.full_like(like, FIRST_STEP), jnp.full_like(like, MIXING), jnp.zeros(like.shape, jnp.int32)
+            jnp.zeros_like(state.positions),
+            jnp.full_like(like, FIRST_STEP),
+            jnp.full_like(like, MIXING),
+            jnp.zeros(like.shape, jnp.int32),
         )
 
     def move(self, state: MDState, system: System) -> MDState:
         """Adapt the pace, turn the velocities, go."""
-        velocities, pace = _adapted(state)
-        velocities = velocities + _wide(pace.timestep) * state.forces
+        pace = _adapted(state)
+        velocities = pace.velocities + _wide(pace.timestep) * state.forces
         way = _wide(pace.timestep) * velocities
         length = _norm(way)
         way = way * _wide(jnp.minimum(1, self.longest_move / jnp.where(length > 0, length, 1)))
@@ -66,8 +71,7 @@ class Fire:
         return replace(
             state,
             positions=jnp.where(resting, state.positions, state.positions + way),
-            velocities=jnp.where(resting, 0, velocities),
-            memory=pace,
+            memory=replace(pace, velocities=jnp.where(resting, 0, velocities)),
         )
 
     def finish(self, state: MDState, system: System) -> MDState:
@@ -88,21 +92,22 @@ def largest_force(state: MDState) -> jax.Array:
     return jnp.sqrt((state.forces**2).sum(axis=-1).max(axis=-1))
 
 
-def _adapted(state: MDState) -> tuple[jax.Array, Pace]:
+def _adapted(state: MDState) -> Pace:
+    """The pace after a look at whether the velocities point downhill."""
     pace: Pace = state.memory
-    first = (state.velocities == 0).all(axis=(1, 2))
-    down = (state.forces * state.velocities).sum(axis=(1, 2)) > 0
-    force, speed = _norm(state.forces), _norm(state.velocities)
+    first = (pace.velocities == 0).all(axis=(1, 2))
+    down = (state.forces * pace.velocities).sum(axis=(1, 2)) > 0
+    force, speed = _norm(state.forces), _norm(pace.velocities)
     along = state.forces * _wide(speed / jnp.where(force > 0, force, 1))
-    turned = (1 - _wide(pace.mixing)) * state.velocities + _wide(pace.mixing) * along
+    turned = (1 - _wide(pace.mixing)) * pace.velocities + _wide(pace.mixing) * along
     trusted = pace.downhill > PATIENCE
     faster = jnp.where(trusted, jnp.minimum(pace.timestep * FASTER, LONGEST_STEP), pace.timestep)
-    pace = Pace(
+    return Pace(
+        jnp.where(_wide(down), turned, 0),
         jnp.where(down, faster, jnp.where(first, pace.timestep, pace.timestep * SLOWER)),
         jnp.where(down, jnp.where(trusted, pace.mixing * LESS_MIXING, pace.mixing), MIXING),
         jnp.where(down, pace.downhill + 1, 0),
     )
-    return jnp.where(_wide(down), turned, 0), pace
 
 
 def _norm(vectors: jax.Array) -> jax.Array:

@@ -26,6 +26,7 @@ def test_copies_take_the_steps_of_ase_each_at_its_own_pace():
         assert other.run(fmax=1e-4, steps=500)
         steps.append(other.nsteps)
         np.testing.assert_allclose(found.positions, atoms.positions, rtol=0, atol=1e-9)
+        assert not found.get_momenta().any()
         assert np.sqrt((found.get_forces() ** 2).sum(axis=1).max()) <= 1e-4
     assert run.finished
     assert run.simulation.step == max(steps) != min(steps)
