@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -64,7 +65,12 @@ def decide(contest: ForceRace, machine: Machine, *, quick: bool) -> Row:
     entries = {"ours": contest.ours}
     entries |= {name: Contestant(call, contest.read_peer) for name, call in built.items() if call is not None}
     entries |= {f"ours: {name}": entry for name, entry in contest.variants.items()}
-    found = {name: entry.read(entry.call()) for name, entry in entries.items()}
+    found, first_call = {}, {}
+    for name, entry in entries.items():
+        start = time.perf_counter()
+        result = entry.call()
+        first_call[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        found[name] = entry.read(result)
     times = race(
         {name: entry.call for name, entry in entries.items()},
         repetitions=5 if quick else 21,
@@ -86,7 +92,7 @@ def decide(contest: ForceRace, machine: Machine, *, quick: bool) -> Row:
         variants={name: medians[f"ours: {name}"] for name in contest.variants},
         spread={name: round(timing.spread, 3) for name, timing in times.items()},
         best={name: 1e3 * timing.best for name, timing in times.items()},
-        first_call={name: times[name].first_call + seconds.get(name, 0.0) for name in times},
+        first_call=first_call,
         notes=[*contest.notes, *notes],
     )
 

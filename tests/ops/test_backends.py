@@ -7,6 +7,7 @@ import pytest
 
 from sparsejax.ops.backends import (
     DENSE_RECURRENCE,
+    EDGE_CONV,
     LINEAR_RECURRENCE,
     SPARSE_FFN,
     interpret,
@@ -15,7 +16,7 @@ from sparsejax.ops.backends import (
     target_platform,
 )
 
-TABLES = (LINEAR_RECURRENCE, DENSE_RECURRENCE, SPARSE_FFN)
+TABLES = (LINEAR_RECURRENCE, DENSE_RECURRENCE, SPARSE_FFN, EDGE_CONV)
 
 
 @pytest.mark.parametrize(

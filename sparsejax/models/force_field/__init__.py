@@ -1,16 +1,7 @@
 """A message-passing force field: energies, forces, stress, dynamics, distillation (specs/force_field.md)."""
 
 from sparsejax.models.force_field.config import ForceFieldConfig
-from sparsejax.models.force_field.export_onnx import export_onnx
-from sparsejax.models.force_field.export_stablehlo import export_stablehlo
 from sparsejax.models.force_field.model import StudentForceField
 from sparsejax.models.force_field.potential import ForceField, Prediction
 
-__all__ = [
-    "ForceField",
-    "ForceFieldConfig",
-    "Prediction",
-    "StudentForceField",
-    "export_onnx",
-    "export_stablehlo",
-]
+__all__ = ["ForceField", "ForceFieldConfig", "Prediction", "StudentForceField"]

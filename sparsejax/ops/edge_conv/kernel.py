@@ -116,13 +116,13 @@ def _of_pairs(features: Any, cotangents: Any, pairs: _Pairs, layout: PairLayout)
     """Cotangents of what belongs to pairs."""
     (scalars, vectors), (of_scalars, of_vectors) = features, cotangents
     parts, pull_back = jax.vjp(partial(_evaluated, pairs.mask), pairs.weights, pairs.distances)
-    of_parts = [on_pairs._products((scalars, of_scalars, layout))]
+    of_parts = [on_pairs.weight_products((scalars, of_scalars, layout))]
     if vectors is not None:
-        of_parts.append(on_pairs._products((vectors, of_vectors, layout)))
+        of_parts.append(on_pairs.weight_products((vectors, of_vectors, layout)))
     of_directions = None
     if pairs.directions is not None:
         operands = (pairs.directions, parts[-1], of_vectors, layout)
-        of_directions, of_last = on_pairs._directed_products(operands)
+        of_directions, of_last = on_pairs.directed_products(operands)
         of_parts.append(of_last)
     of_weights, of_distances = pull_back(tuple(of_parts))
     return _Pairs(of_weights, of_directions, of_distances, zeros_of(pairs.mask))

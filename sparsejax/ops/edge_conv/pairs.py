@@ -63,11 +63,11 @@ def _weighted_forward(*operands: Any) -> tuple[Array, Any]:
 def _weighted_backward(operands: Any, cotangent: Array) -> tuple[Array, Array, Any, Array]:
     features, weights, layout, witness = operands
     back = weighted_sum(cotangent, weights, layout, witness)
-    of_weights = kept(_products, (features, cotangent, layout), witness)
+    of_weights = kept(weight_products, (features, cotangent, layout), witness)
     return back, of_weights, zeros_of(layout), jnp.zeros_like(witness)
 
 
-def _products(operands: tuple[Array, Array, PairLayout]) -> Array:
+def weight_products(operands: tuple[Array, Array, PairLayout]) -> Array:
     """Cotangents (p, c) of the weights: each end's feature times the other's cotangent."""
     features, cotangent, layout = operands
     sent, received = ends(features, layout), ends(cotangent, layout)
@@ -106,11 +106,11 @@ def _directed_forward(*operands: Any) -> tuple[Array, Any]:
 
 def _directed_backward(operands: Any, cotangent: Array) -> tuple[Array, Array, Any, Array]:
     directions, weights, layout, witness = operands
-    of_both = kept(_directed_products, (directions, weights, cotangent, layout), witness)
+    of_both = kept(directed_products, (directions, weights, cotangent, layout), witness)
     return *of_both, zeros_of(layout), jnp.zeros_like(witness)
 
 
-def _directed_products(operands: tuple[Array, Array, Array, PairLayout]) -> tuple[Array, Array]:
+def directed_products(operands: tuple[Array, Array, Array, PairLayout]) -> tuple[Array, Array]:
     """Cotangents (p, 3) of the directions and (p, c) of the weights."""
     directions, weights, cotangent, layout = operands
     first, second = ends(cotangent, layout)
