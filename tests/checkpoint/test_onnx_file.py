@@ -93,7 +93,7 @@ def test_inspect_names_format_prefix_and_problem(tmp_path):
     assert (report.file_format, report.prefix, report.kind) == ("onnx", "module.", None)
     assert [row.key for row in report.tensors] == ["net.weight", "net.bias"]
     assert isinstance(report.problem, errors.UnknownFormatError)
-    assert str(report.problem).startswith(str(tmp_path))
+    assert "model.onnx: no known layout" in str(report.problem)  # a long path is cut
 
 
 def test_no_graph_two_graphs_and_no_parameters(tmp_path):
