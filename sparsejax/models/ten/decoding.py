@@ -11,9 +11,9 @@ import numpy as np
 
 from sparsejax.models.ten.config import Stack
 from sparsejax.models.ten.model import TemporalEigenstateNetwork, head_kernel, vocabulary_logits
-from sparsejax.models.ten.prompts import Prompts, Segment, cut
-from sparsejax.models.ten.sampling import sample
 from sparsejax.models.ten.state import TenState, initial_state
+from sparsejax.ops.prompts import Prompts, Segment, cut
+from sparsejax.ops.sampling import sample
 from sparsejax.typing import Logits, Params, RowTokens, SeenTokens
 
 _LEAST_ROOM = 64
@@ -26,7 +26,7 @@ class Rules(NamedTuple):
 
     Attributes:
       key: of the draws.
-      sampling: numbers of `sampling.sample`; without "temperature" the most probable token is taken.
+      sampling: numbers of `ops.sampling.sample`; without "temperature" the most probable token is taken.
       stop_tokens: (s,) a row ends with any of them; None for none.
       pad_token: what a row gives after its end.
     """

@@ -13,7 +13,7 @@ import sparsejax as sj
 from sparsejax.models.ten.config import EigenstateLayer, TemporalEigenstateConfig
 from sparsejax.models.ten.generate import generate, stream
 from sparsejax.models.ten.model import TemporalEigenstateNetwork
-from sparsejax.models.ten.prompts import cut, read_prompts
+from sparsejax.ops.prompts import cut, read_prompts
 from tests import golden
 from tests.compilations import compilations
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.ten.sampling import check_sampling, keep_top_k, keep_top_p, penalize_repetition, sample
+from sparsejax.ops.sampling import check_sampling, keep_top_k, keep_top_p, penalize_repetition, sample
 
 LOGITS = np.random.default_rng(0).normal(size=(3, 61)).astype(np.float32) * 3
 TIED = np.round(LOGITS)
