@@ -1,0 +1,106 @@
+"""Commands on files of any family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from sparsejax.cli.arguments import File, Override, UserError, overrides_of
+
+Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
+Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
+_WRITTEN = (".pt", ".pth", ".npz")
+_NOT_WRITTEN = (".bin", ".ckpt", ".gguf", ".json", ".onnx", ".safetensors", ".h5")
+
+
+def inspect(path: File) -> None:
+    """Show what a checkpoint file or directory holds, without reading its data or running anything in it.
+
+    Args:
+      path: .pt, .pth, .npz, .onnx (its weights) or a sparsejax directory.
+    """
+    from sparsejax.checkpoint.inspection import inspect as look
+    from sparsejax.console import show_report
+
+    report = look(path)
+    show_report(report)
+    if report.problem is not None:
+        raise report.problem
+
+
+def convert(
+    src: Src, dst: Dst, kind: str | None = None, variant: str | None = None, override: Override = ()
+) -> None:
+    """Convert a checkpoint: to a sparsejax directory, or back to .pt / .npz by the suffix of DST.
+
+    Args:
+      src: file or directory to read.
+      dst: directory, or file ending in .pt, .pth or .npz.
+      kind: family to take instead of the detected one.
+      variant: layout to read src in, or, for a .pt or .npz dst, to write.
+      override: config values, NAME=VALUE.
+    """
+    from sparsejax.checkpoint.load import load
+    from sparsejax.checkpoint.save import export_pt, save
+
+    to_file = dst.suffix.lower() in _WRITTEN
+    if dst.suffix.lower() in _NOT_WRITTEN:
+        raise UserError(f"{dst}: cannot be written; give a name ending in .pt or .npz, or a directory")
+    ck = load(src, kind=kind, variant=None if to_file else variant, overrides=overrides_of(override))
+    if to_file:
+        export_pt(ck, dst, variant=variant)
+    else:
+        save(ck, dst)
+    print(f"{src} ({ck.kind}/{ck.variant}, {ck.num_values} values) -> {dst}")
+
+
+def verify(
+    file: File,
+    *,
+    reference: Path | None = None,
+    tolerance: float = 3e-5,
+    kind: str | None = None,
+    variant: str | None = None,
+    override: Override = (),
+) -> None:
+    """Load a checkpoint, write it and read it again bit for bit, and check what it computes.
+
+    Args:
+      file: checkpoint to verify.
+      reference: .npz with "outputs" and the inputs by name ("x" or "features" for ultra-sparse nets).
+      tolerance: largest absolute difference of the outputs.
+      kind: family to take instead of the detected one.
+      variant: layout to take instead of the detected one.
+      override: config values, NAME=VALUE.
+    """
+    from sparsejax.checkpoint.verification import verify as check
+    from sparsejax.console import show_checks
+
+    options: dict[str, Any] = {"kind": kind, "variant": variant, "overrides": overrides_of(override)}
+    checks = check(file, reference, tolerance=tolerance, **options)
+    show_checks(checks)
+    if failed := [item for item in checks if not item.passed]:
+        raise UserError(f"{file}: {failed[0].name} failed: {failed[0].detail}")
+
+
+def demo(pt: tuple[Path, ...] = (), out: Path = Path("demo"), override: Override = ()) -> None:
+    """Take the shipped checkpoints, or your own, from file to a verified, timed JAX function.
+
+    Args:
+      pt: your own files; the shipped ones if none is given.
+      out: folder for report.html.
+      override: config values for your own files, NAME=VALUE.
+    """
+    from sparsejax.console import show_demo
+    from sparsejax.demo import run_demo, write_report
+
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give a folder for the report with --out")
+    rows = run_demo(pt, overrides_of(override))
+    show_demo(rows)
+    write_report(rows, out / "report.html")
+    print(f"report: {out / 'report.html'}")
+    if failed := [row for row in rows if not row.passed]:
+        raise UserError(f"{failed[0].name}: {failed[0].verified}")

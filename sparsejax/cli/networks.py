@@ -1,0 +1,143 @@
+"""Commands that train, generate, draw and measure, whatever the family."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sparsejax.cli.arguments import Override, one_line, overrides_of
+from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
+from sparsejax.training.recipes.sprout_fill_mask_settings import FillMaskSettings
+from sparsejax.training.recipes.sprout_settings import SproutSettings
+from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
+from sparsejax.training.recipes.ten_settings import TenSettings
+from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
+
+Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(help_behavior_hint="")]
+Target = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|sprout|force-field")]
+BenchName = Literal["ultra_sparse", "ultra_sparse_training", "ten", "sprout", "force_field"]
+Recipe = (
+    Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")]
+    | Annotated[TenSettings, tyro.conf.subcommand("ten")]
+    | Annotated[SproutSettings, tyro.conf.subcommand("sprout")]
+    | Annotated[ForceFieldSettings, tyro.conf.subcommand("force-field")]
+)
+_RECIPES = {
+    UltraSparseSettings: "ultra_sparse",
+    TenSettings: "ten",
+    SproutSettings: "sprout",
+    ForceFieldSettings: "force_field",
+}
+# Of one family a union needs a second, hidden member to be a choice of subcommands.
+Generation = Annotated[TenGenerateSettings, tyro.conf.subcommand("ten")] | Annotated[None, tyro.conf.Suppress]
+
+
+def bench(
+    name: Annotated[BenchName, tyro.conf.Positional],
+    *,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    readme: Path | None = None,
+    checkpoint: Files = (),
+    report: Path | None = None,
+    data: Path | None = None,
+    threads: int = 1,
+    quick: bool = False,
+) -> None:
+    """Measure this library beside its peers, in one run, with errors beside speeds.
+
+    Args:
+      name: which benchmark.
+      json_file: write the rows to this file.
+      readme: put the table into this Markdown file, between its bench markers.
+      checkpoint: net to measure; a shipped one if not given. Of force_field it may be repeated: each takes
+        the place of a random one of its size.
+      report: of force_field: instead of rows, export, measure and analyse all sizes into this folder.
+      data: of --report: labelled structures to take errors from; the largest network's labels if not given.
+      threads: for every contestant alike.
+      quick: fewer repetitions and smaller sizes.
+    """
+    from sparsejax.bench import command
+
+    files: dict[str, Any] = {"json_file": json_file, "readme": readme, "report": report, "data": data}
+    with one_line(ValueError):
+        command.bench(name, checkpoint, **files, quick=quick, threads=threads)
+
+
+def train(recipe: Recipe) -> None:
+    """Train nets of a family; ``sparsejax train ten --help`` lists the settings of one."""
+    from sparsejax import console
+    from sparsejax.training.errors import RunError
+
+    name = _RECIPES[type(recipe)]
+    family, shown = importlib.import_module(f"sparsejax.training.recipes.{name}"), console.SHOWN_RUNS[name]
+    with one_line(ValueError):
+        run = family.prepare(recipe)
+    if run.standing == "finished":
+        print(f"{run.folder}: this run is finished; see {run.folder / family.OUTCOME}")
+        return
+    if not recipe.quiet:
+        shown[0](run)
+    with one_line(RunError):
+        trained = family.train(run)
+    if not recipe.quiet:
+        shown[1](run, trained)
+
+
+def generate(settings: Generation) -> None:
+    """Continue a text with a trained network; ``sparsejax generate ten --help`` lists the settings."""
+    from sparsejax.console import show_pieces
+    from sparsejax.training.recipes.ten_generate import generated_text
+
+    assert settings is not None  # tyro asks for a family
+    with one_line(ValueError):
+        pieces = generated_text(settings, overrides_of(settings.override))
+        show_pieces(settings.prompt if settings.echo else "", pieces)
+
+
+def fill_mask(settings: FillMaskSettings) -> None:
+    """Guess the masked words of a text with a masked language model, the most probable first."""
+    from sparsejax.console import show_guesses
+    from sparsejax.training.recipes.sprout_fill_mask import guesses
+
+    with one_line(ValueError):
+        show_guesses(guesses(settings, overrides_of(settings.override)))
+
+
+def plot(
+    target: Target,
+    *,
+    checkpoint: Path | None = None,
+    data: Path | None = None,
+    trajectory: Path | None = None,
+    out: Path | None = None,
+    tokenizer: Path | None = None,
+    top_k: int | None = None,
+    tokens: int = 8192,
+    override: Override = (),
+) -> None:
+    """Draw a training run or a checkpoint from its folder, or look at a network with data.
+
+    Args:
+      target: folder that a run of ``sparsejax train`` wrote, or a sparsejax directory; or "sprout", with
+        --checkpoint, for a report on its neurons and routers; or "force-field", with --checkpoint and
+        --data for its errors, or with --trajectory.
+      checkpoint: file or directory of the network.
+      data: text, or folder of texts, each of which is a topic; random tokens if not given. Of force-field
+        labelled structures, HDF5 or what ASE reads.
+      trajectory: of force-field: .traj, .extxyz or .xyz.
+      out: folder for pictures, report.html and tables; sprout_plots or force_field_plots if not given.
+      tokenizer: vocab.txt or tokenizer.json of the text; the checkpoint's own, or bytes, if not given.
+      top_k: neurons per token; the network's own, or a quarter of all, if not given.
+      tokens: to read at most.
+      override: config values, NAME=VALUE.
+    """
+    from sparsejax.plots.request import PlotRequest, draw
+    from sparsejax.training.errors import RunError
+
+    of_text = (tokenizer, top_k, tokens)
+    with one_line(RunError, ValueError):
+        request = PlotRequest(target, checkpoint, data, trajectory, out, *of_text, overrides_of(override))
+        print(*draw(request), sep="\n")
