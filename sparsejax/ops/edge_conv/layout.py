@@ -73,12 +73,20 @@ def pairs_of_rows(senders: Array, reverse: Array, mask: Array) -> PairLayout:
       reverse: (n, m) slot of the opposite edge in the row of the neighbour.
       mask: (n, m) False for empty slots; the same for an edge and its opposite.
 
+    Raises:
+      ValueError: there is no node.
+
     Example:
       >>> layout = pairs_of_rows(jnp.array([[1], [0]]), jnp.zeros((2, 1), jnp.int32), jnp.ones((2, 1), bool))
       >>> layout.first.tolist(), layout.second.tolist(), layout.real.tolist()
       ([0, 0], [1, 1], [True, False])
     """
     nodes, slots = senders.shape
+    if nodes == 0:
+        raise ValueError("rows of neighbours need at least one node")
+    if slots == 0:  # nobody has a neighbour: one empty slot each
+        own_node = jnp.arange(nodes, dtype=jnp.int32)[:, None]
+        return pairs_of_rows(own_node, jnp.zeros_like(own_node), jnp.zeros(own_node.shape, bool))
     own = jnp.arange(nodes * slots, dtype=jnp.int32).reshape(nodes, slots)
     other = senders.astype(jnp.int32) * slots + reverse.astype(jnp.int32)
     leads = mask & (own < other)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.ops.edge_conv import collect, ends, pairs_of_blocks
+from sparsejax.ops.edge_conv import collect, ends, pairs_of_blocks, pairs_of_rows
 from sparsejax.ops.edge_conv.layout import zeros_of
 from tests.ops.edge_conv import problems
 from tests.ops.edge_conv.problems import NODES, SLOTS
@@ -51,6 +51,16 @@ def test_pairs_of_rows(pairs, seed):
     _assert_pairs(layout, rows)
     assert layout.real.tolist() == [number < len(pairs) for number in range(NODES * SLOTS // 2 + 1)]
     assert not layout.leads[~rows.mask].any()
+
+
+def test_atoms_without_slots_have_no_pairs():
+    none = np.zeros((3, 0), np.int32)
+    layout = pairs_of_rows(none, none, none.astype(bool))
+    assert not layout.real.any()
+    assert layout.senders.tolist() == [[0], [1], [2]]
+    assert not collect(np.ones((2, 1)), np.ones((2, 1)), layout).any()
+    with pytest.raises(ValueError, match="at least one node"):
+        pairs_of_rows(none[:0], none[:0], none[:0].astype(bool))
 
 
 @pytest.mark.parametrize(("blocks", "size"), [(3, 4), (2, 1)])

@@ -140,7 +140,9 @@ def make_plan(
 def _reach(structure: Structure, cutoff: float, skin: float) -> float:
     largest = np.abs(structure.positions).max(initial=0.0) + np.abs(periodic_cell(structure)).max()
     fixed, part = _ROUNDING
-    return cutoff + skin + fixed + part * float(largest)
+    # In powers of two: a reach of its own for every structure would compile its loop anew.
+    doublings = math.ceil(math.log2(1 + part / fixed * float(largest)))
+    return cutoff + skin + fixed * 2 ** max(1, doublings)
 
 
 def _image_counts(structure: Structure, reach: float, low: np.ndarray) -> tuple[int, int, int]:

@@ -52,6 +52,18 @@ def test_sizes_follow_from_heights_and_fillings():
     assert slab.least_heights[2] == 0
 
 
+def test_structures_of_one_kind_share_a_plan():
+    sizes = (1.0, 7.0, 123.0, 400.0)
+    reaches = {make_plan(_stretched(size), 5.0, 0.5).reach for size in sizes}
+    assert reaches == {5.502}  # twice the rounding at the origin, up to 500 A
+    far = make_plan(_stretched(5000.0), 5.0, 0.5)
+    assert far.reach >= 5.5 + 1e-3 + 2e-6 * 5000
+
+
+def _stretched(size):
+    return Structure(np.array([6, 6]), np.array([[0.0, 0, 0], [size, 0, 0]]), None, np.zeros(3, bool))
+
+
 def test_what_does_not_fit_is_refused_with_the_way_out(monkeypatch):
     with pytest.raises(
         ValueError, match=r"needs a cell at least 5\.50. A high .* not 2\.500 A; use \"images\""
