@@ -12,7 +12,7 @@ from typing import Any
 
 _LARGER_IS_BETTER = ("GB/s", "proposals/s", "accuracy", "% of copy bandwidth")
 _ERRORS, _SHARES = ("MSE",), ("accuracy",)
-_RELATIVE = ("x", "% of the layer")
+_RELATIVE = ("x", "% of the layer", "% of the step")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,7 +52,12 @@ def decide(contest: NetworkRace, machine: Machine, *, quick: bool) -> Row:
     calls: dict[str, Call] = {"ours": contest.ours}
     calls |= {name: call for name, call in built.items() if call is not None}
     calls |= {f"ours: {name}": call for name, call in contest.variants.items()}
-    errors = {name: contest.error(name, call()) for name, call in calls.items()}
+    errors, first_call = {}, {}
+    for name, call in calls.items():
+        start = time.perf_counter()
+        result = call()
+        first_call[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        errors[name] = contest.error(name, result)
     known = {name: error for name, error in errors.items() if error is not None}
     times = race(
         calls, repetitions=5 if quick else 11, repetition_seconds=1e-3, time_limit=5 if quick else 45
@@ -71,7 +77,7 @@ def decide(contest: NetworkRace, machine: Machine, *, quick: bool) -> Row:
         variants={name: medians[f"ours: {name}"] for name in contest.variants},
         spread={name: round(timing.spread, 3) for name, timing in times.items()},
         best={name: 1e3 * timing.best for name, timing in times.items()},
-        first_call={name: times[name].first_call + seconds.get(name, 0.0) for name in times},
+        first_call=first_call,
         notes=[*contest.notes, *notes],
     )
 
