@@ -14,6 +14,7 @@ import numpy as np
 
 from sparsejax.checkpoint import registry
 from sparsejax.checkpoint.container import Layout
+from sparsejax.checkpoint.packed import is_packed
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Checkpoint:
       kind: family, such as "ultra_sparse".
       variant: layout of the file within the family.
       config: the family's frozen config.
-      params: nested dict of JAX arrays.
+      params: nested dict of JAX arrays, and of `QuantizedTensor` where the file has blocks.
       metadata: what the file held beside the state dict (statistics, optimiser state, ...), as NumPy
         and plain Python.
       layout: how to write the original file again.
@@ -74,7 +75,7 @@ class Checkpoint:
     @property
     def num_values(self) -> int:
         """Numbers that the parameters hold, index tables included."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params, is_leaf=is_packed))
 
     def apply(self, *inputs: Any, **options: Any) -> Any:
         """The jitted forward pass.

@@ -32,8 +32,8 @@ class LazyArray(Protocol):
     def nbytes(self) -> int:
         """Bytes of its elements."""
 
-    def view(self) -> np.ndarray:
-        """The array, a read-only view of the file where that is possible."""
+    def view(self) -> Any:
+        """The array, a read-only view of the file where that is possible; of blocks a `QuantizedTensor`."""
 
 
 def is_array(value: Any) -> bool:
@@ -46,7 +46,7 @@ class Layout:
     """All that is needed to write the same file again.
 
     Attributes:
-      file_format: "zip" or "legacy" (torch), "npz", "onnx".
+      file_format: "zip" or "legacy" (torch), "npz", "onnx", "gguf", "json".
       container: top-level key that held the state dict; None for a bare one.
       prefix: what stood before every key, such as ``"_orig_mod.module."``.
       keys: keys in file order, without prefix; none where the model came from no state dict.
@@ -54,6 +54,7 @@ class Layout:
       integer_dtypes: dtype by key of integer tensors, which JAX holds as int32.
       dropped: tied or derivable keys that the file had; None writes all that are not optional.
       ties: metadata keys that are the same tensor as a key of the state dict.
+      details: what else the format needs to be written again, as plain JSON: types of metadata, versions.
     """
 
     file_format: str = "zip"
@@ -64,6 +65,7 @@ class Layout:
     integer_dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     dropped: tuple[str, ...] | None = None
     ties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Layout:

@@ -76,6 +76,24 @@ class NonFiniteError(CheckpointError):
     """A weight is NaN or infinite."""
 
 
+class GGUFError(CheckpointError):
+    """A GGUF file is damaged, contradicts itself, or is of a kind that is not read here.
+
+    Attributes:
+      tensor: name of the tensor at fault; None where it is none.
+      offset: byte of the file at which the fault lies; None where it lies at none.
+    """
+
+    def __init__(self, message: str, tensor: str | None = None, offset: int | None = None):
+        super().__init__(message)
+        self.tensor = tensor
+        self.offset = offset
+
+
+class TruncatedGGUFError(GGUFError, TruncatedFileError):
+    """A GGUF file ends before what it says of itself does."""
+
+
 class NewerFormatError(CheckpointError):
     """The directory was written by a later format version."""
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from sparsejax.checkpoint import registry, store
 from sparsejax.checkpoint.errors import AmbiguousVariantError, CheckpointError
-from sparsejax.checkpoint.source_file import is_native, located, open_source
+from sparsejax.checkpoint.readable import located
+from sparsejax.checkpoint.rules import unused_keys
+from sparsejax.checkpoint.source_file import SourceFile, is_native, open_source
 from sparsejax.checkpoint.tree import flatten
 
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One line of the tensor table."""
+    """One line of the tensor table; ``dtype`` is a GGUF format where the file has one."""
 
     key: str
     shape: tuple[int, ...]
@@ -30,7 +32,7 @@ class Report:
 
     Attributes:
       path: the file or directory.
-      file_format: "zip", "legacy", "npz", "onnx" or "sparsejax".
+      file_format: "zip", "legacy", "npz", "onnx", "gguf", "json" or "sparsejax".
       kind: family; None if no family recognises it.
       variant: layout within the family; None if only the caller can tell, see `problem`.
       config: as far as shapes and metadata tell; None if `problem` says why not.
@@ -39,6 +41,8 @@ class Report:
       container: top-level key of the state dict.
       prefix: wrapper prefix of every key.
       pickle_globals: names that the pickle refers to, all within the allow-list.
+      facts: what the format tells besides, as texts by name; of GGUF the architecture and the tokenizer.
+      unknown: tensors that the variant has no use for.
       problem: why `load` would refuse the file; None if nothing is known against it.
     """
 
@@ -52,6 +56,8 @@ class Report:
     container: str | None = None
     prefix: str = ""
     pickle_globals: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
     problem: CheckpointError | None = field(default=None, compare=False)
 
     @property
@@ -97,21 +103,26 @@ def inspect(path: str | os.PathLike[str]) -> Report:
         container=source.layout.container,
         prefix=source.layout.prefix,
         pickle_globals=source.pickle_globals,
+        facts=source.facts,
+        problem=source.problem,
     )
     return _identified(report, source)
 
 
-def _identified(report: Report, source: Any) -> Report:
+def _identified(report: Report, source: SourceFile) -> Report:
     fields: dict[str, Any] = {}
+    tensors, metadata = source.tensors, source.metadata
     try:
         with located(report.path):
-            family, fields["variant"] = registry.identify(source.tensors, source.metadata)
+            family, fields["variant"] = registry.identify(tensors, metadata, file_format=report.file_format)
             fields["kind"] = family.kind
-            fields["config"] = registry.configure(
-                family, fields["variant"], source.tensors, source.metadata, {}
-            )
+            config = registry.configure(family, fields["variant"], tensors, metadata, {})
+            fields |= {
+                "config": config,
+                "unknown": unused_keys(family.rules(fields["variant"], config), tensors),
+            }
     except CheckpointError as error:
-        fields["problem"] = error
+        fields["problem"] = report.problem or error
         if isinstance(error, AmbiguousVariantError) and error.kind is not None:
             fields["kind"] = error.kind
     return Report(**{**vars(report), **fields})
@@ -123,18 +134,31 @@ def _inspect_directory(directory: str | os.PathLike[str]) -> Report:
     with located(directory):
         family = registry.find(fields["kind"])
         config = family.config_from_json(fields["config"])
+    told = fields.get("packed", {})
+    rows = (
+        TensorRow(row.key, tuple(told[row.key]["shape"]), told[row.key]["format"], row.nbytes)
+        if row.key in told
+        else row
+        for row in _rows(flatten(store.array_shapes(header)))
+    )
     return Report(
         path=str(directory),
         file_format="sparsejax",
         kind=family.kind,
         variant=fields["variant"],
         config=config,
-        tensors=_rows(flatten(store.array_shapes(header))),
+        tensors=tuple(rows),
     )
 
 
 def _rows(tensors: Mapping[str, Any]) -> tuple[TensorRow, ...]:
     return tuple(
-        TensorRow(key, tuple(value.shape), value.dtype.name, math.prod(value.shape) * value.dtype.itemsize)
+        TensorRow(key, tuple(value.shape), getattr(value, "format", value.dtype.name), _nbytes(value))
         for key, value in tensors.items()
     )
+
+
+def _nbytes(value: Any) -> int:
+    """Bytes in the file, which of blocks are not those of their numbers."""
+    nbytes = getattr(value, "nbytes", None)
+    return math.prod(value.shape) * value.dtype.itemsize if nbytes is None else nbytes

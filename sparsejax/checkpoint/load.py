@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.checkpoint import registry, store
+from sparsejax.checkpoint import packed, registry, store
 from sparsejax.checkpoint.checkpoint import Checkpoint, Source, template
 from sparsejax.checkpoint.container import Layout
 from sparsejax.checkpoint.errors import (
@@ -23,11 +23,11 @@ from sparsejax.checkpoint.errors import (
     UnsupportedTensorError,
 )
 from sparsejax.checkpoint.materialise import materialise
+from sparsejax.checkpoint.readable import located
 from sparsejax.checkpoint.rules import dropped_keys, source_key, to_params
 from sparsejax.checkpoint.source_file import (
     describe_source,
     is_native,
-    located,
     open_source,
     read_metadata,
     verify_checksums,
@@ -49,8 +49,8 @@ def load(
     be NaN.
 
     Args:
-      path: ``.pt`` / ``.pth`` (zip or legacy), ``.npz`` where the family has it, ``.onnx`` (its weights,
-        never its graph), or a directory written by `save`.
+      path: ``.pt`` / ``.pth`` (zip or legacy), ``.npz``, ``.json`` and ``.gguf`` where the family has it,
+        ``.onnx`` (its weights, never its graph), or a directory written by `save`.
       kind: family to take instead of the detected one.
       variant: layout to take instead of the detected one.
       overrides: config fields that neither shapes nor the file's own metadata tell.
@@ -58,7 +58,7 @@ def load(
         unless ``jax_enable_x64`` is on).
 
     Returns:
-      `Checkpoint` with its parameters on the default device.
+      `Checkpoint` with its parameters on the default device; what a GGUF file has in blocks stays quantised.
 
     Raises:
       CheckpointError: a subclass that names the file, the key and what to do.
@@ -77,16 +77,23 @@ def load(
     source = open_source(path)
     origin = describe_source(path)
     with located(path):
-        family, found = registry.identify(source.tensors, source.metadata, kind, variant)
+        if source.problem is not None:
+            raise source.problem
+        file_format = source.layout.file_format
+        family, found = registry.identify(source.tensors, source.metadata, kind, variant, file_format)
         config = registry.configure(family, found, source.tensors, source.metadata, overrides or {})
         rules = family.rules(found, config)
-        tensors = registry.completed(family, source.tensors, source.layout.file_format)
+        tensors = registry.completed(family, source.tensors, file_format)
         views = {key: array.view() for key, array in tensors.items()}
         needed = template(family, config)
         params = flatten(to_params(rules, views, needed))
         labels = {path: source_key(rules, path) for path in params}
         checks = [partial(verify_checksums, source.tensors.values())]
-        host = unflatten(materialise(params, checks, dtypes=_types(params, needed, dtype), labels=labels))
+        plain = {name: leaf for name, leaf in params.items() if not packed.is_packed(leaf)}
+        for name in params.keys() - plain.keys():
+            packed.check_finite(params[name], labels[name])
+        copies = materialise(plain, checks, dtypes=_types(plain, needed, dtype), labels=labels)
+        host = unflatten({**params, **copies})
         family.check_params(config, host)
         metadata = read_metadata(source.metadata)
         _check_copies(metadata, source.tensors)
@@ -99,8 +106,11 @@ def load(
 def _types(params: Mapping[str, np.ndarray], needed: Mapping[str, Any], dtype: Any) -> dict[str, np.dtype]:
     """The dtype of every parameter in JAX: floats as asked for, integers as the model has them."""
     types = {}
-    for path, leaf in flatten(needed).items():
-        stored = params[path].dtype
+    wanted = flatten(needed)
+    for path, array in params.items():
+        leaf, stored = wanted[path], array.dtype
+        if packed.is_packed(leaf):
+            raise UnsupportedTensorError(f"{path} would be {stored}, and is kept quantised in this model")
         if leaf.dtype.kind in "iub":
             types[path] = leaf.dtype
         elif not jnp.issubdtype(stored, jnp.floating):
@@ -125,11 +135,13 @@ def _load_directory(
         _check_request(fields, kind, variant, overrides)
         family = registry.find(fields["kind"])
         config = family.config_from_json(fields["config"])
-        shapes = _with_saved_dtypes(template(family, config), store.array_shapes(header))
-        params = store.read_arrays(header, shapes)
+        told = fields.get("packed", {})
+        shapes = packed.bytes_template(template(family, config), told)
+        params = store.read_arrays(header, _with_saved_dtypes(shapes, store.array_shapes(header)))
         metadata = store.read_metadata(header)
         if dtype is not None:
             params = jax.tree.map(lambda array: _cast(array, dtype), params)
+        params = packed.from_bytes(params, told)
     source = Source(fields.get("source_path") or "", sha256=fields.get("source_sha256"))
     layout = Layout.from_json(fields["layout"])
     return Checkpoint(family.kind, fields["variant"], config, params, metadata, layout, source)

@@ -29,6 +29,11 @@ def _nothing(config: Any) -> Mapping[str, Any]:
     return {}
 
 
+def _nothing_beside(variant: str, config: Any) -> Mapping[str, Any]:
+    del variant, config
+    return {}
+
+
 def _bare_file(config: Any) -> tuple[Layout, Mapping[str, Any]]:
     del config
     return Layout(), {}
@@ -63,6 +68,7 @@ class Family:
       rules: (variant, config) -> conversion table.
       stored_config: config -> what a file may hold under "config" to say what its shapes do not; written
         on export only where it is needed.
+      beside: (variant, config) -> what a file says beside its tensors, not under "config" but at its top.
       overrides_for: config -> overrides that its reader gives to a bare state dict, for families whose own
         projects refuse to find anything else in one; None: ``stored_config`` is put into bare ones too.
       same_function: (config, config) -> whether networks with them compute the same from equal parameters, so
@@ -79,6 +85,7 @@ class Family:
       outputs: names that the outputs may have in a reference file.
       report: checkpoint -> further checks (`verification.Check`) of the family's own, for `verify`.
       file_formats: variant -> file format that `export_pt` writes, where it is not "zip".
+      reads: file formats that its files have; those of others are not compared with its layouts.
       new_file: config -> layout, and what lies beside the state dict, of a torch file for a model that came
         from none.
       pruned: tensors of an ``.onnx`` file -> those that its writer left out because no output depends on
@@ -95,6 +102,7 @@ class Family:
     config_to_json: Callable[[Any], Mapping[str, Any]]
     config_from_json: Callable[[Mapping[str, Any]], Any]
     stored_config: Callable[[Any], Mapping[str, Any]] = _nothing
+    beside: Callable[[str, Any], Mapping[str, Any]] = _nothing_beside
     overrides_for: Callable[[Any], Mapping[str, Any]] | None = None
     same_function: Callable[[Any, Any], bool] = operator.eq
     check_params: Callable[..., None] = _accept
@@ -103,6 +111,7 @@ class Family:
     outputs: Sequence[str] = ("outputs", "output", "output_f32", "logits")
     report: Callable[[Any], Sequence[Any]] = _no_checks
     file_formats: Mapping[str, str] = field(default_factory=dict)
+    reads: Sequence[str] = ("zip", "legacy", "npz", "onnx")
     new_file: Callable[[Any], tuple[Layout, Mapping[str, Any]]] = _bare_file
     pruned: Callable[[Tensors], Mapping[str, Any]] = _none_pruned
 
@@ -150,7 +159,11 @@ def find(kind: str) -> Family:
 
 
 def identify(
-    tensors: Tensors, metadata: Mapping[str, Any], kind: str | None = None, variant: str | None = None
+    tensors: Tensors,
+    metadata: Mapping[str, Any],
+    kind: str | None = None,
+    variant: str | None = None,
+    file_format: str | None = None,
 ) -> tuple[Family, str]:
     """The family and variant of a file.
 
@@ -159,12 +172,14 @@ def identify(
       metadata: what lies beside them.
       kind: the only family to consider.
       variant: taken instead of the detected one.
+      file_format: of the file; families that read no such files are left out. None asks all.
 
     Raises:
-      UnknownFormatError: no family recognises the keys, or ``variant`` does not exist; names the nearest.
+      UnknownFormatError: no family recognises the keys or reads the format, or ``variant`` does not exist;
+        names the nearest.
       AmbiguousVariantError: several families do, or a family needs to be told the variant.
     """
-    candidates = families() if kind is None else {kind: find(kind)}
+    candidates = _readers(families() if kind is None else {kind: find(kind)}, file_format)
     found = {name: family.detect(tensors, metadata) for name, family in candidates.items()}
     matches = {name: detected for name, detected in found.items() if detected is not None}
     if variant is not None:
@@ -188,6 +203,17 @@ def identify(
             name,
         )
     return candidates[name], detected
+
+
+def _readers(candidates: Mapping[str, Family], file_format: str | None) -> Mapping[str, Family]:
+    readers = {
+        name: family
+        for name, family in candidates.items()
+        if file_format is None or file_format in family.reads
+    }
+    if not readers:
+        raise UnknownFormatError(f"no {file_format} file is of kind {shown(candidates)}; leave kind= out")
+    return readers
 
 
 def configure(

@@ -153,7 +153,7 @@ def to_state(
       >>> to_state((Rule("w", "dense/kernel"),), {"dense": {"kernel": np.ones(2)}})
       {'w': array([1., 1.])}
     """
-    flat = {path: np.asarray(array) for path, array in flatten(params).items()}
+    flat = {path: _on_host(leaf) for path, leaf in flatten(params).items()}
     groups, unused = _group_targets(rules, flat)
     if unused:
         raise UnexpectedKeyError(f"this layout has no key for the parameters {shown(unused)}")
@@ -176,6 +176,11 @@ def dropped_keys(rules: Sequence[Rule], state: Mapping[str, Any]) -> tuple[str, 
     """Keys of ``state`` that import leaves out because they are tied or derivable."""
     copies = [rule for rule in rules if not rule.targets]
     return tuple(key for key in state if any(rule.match_source(key) for rule in copies))
+
+
+def unused_keys(rules: Sequence[Rule], keys: Iterable[str]) -> tuple[str, ...]:
+    """Those of a file's keys that no rule uses."""
+    return tuple(key for key in keys if not any(rule.match_source(key) for rule in rules))
 
 
 def compare_with_template(rules: Sequence[Rule], flat: State, expected: Mapping[str, Any]) -> None:
@@ -209,6 +214,11 @@ def source_key(rules: Sequence[Rule], path: str) -> str:
             source = rule.sources[found[0] if len(rule.sources) == len(rule.targets) else 0]
             return source.format(**captures)
     return path
+
+
+def _on_host(leaf: Any) -> Any:
+    """The NumPy array of a parameter; one that is quantised stays what it is."""
+    return leaf if hasattr(leaf, "to_bytes") else np.asarray(leaf)
 
 
 def _missing(names: Iterable[str]) -> MissingKeyError:

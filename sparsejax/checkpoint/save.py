@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.checkpoint import npz_file, registry, store, torch_file
+from sparsejax.checkpoint import packed, registry, store
 from sparsejax.checkpoint.checkpoint import Checkpoint
-from sparsejax.checkpoint.container import Layout, pack
+from sparsejax.checkpoint.container import Layout
 from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
     ExportError,
@@ -23,8 +23,10 @@ from sparsejax.checkpoint.errors import (
     file_name,
     shown,
 )
+from sparsejax.checkpoint.original_file import write_original
+from sparsejax.checkpoint.readable import located
 from sparsejax.checkpoint.rules import to_state
-from sparsejax.checkpoint.source_file import located, sha256_of
+from sparsejax.checkpoint.source_file import sha256_of
 from sparsejax.version import __version__
 
 
@@ -46,6 +48,7 @@ def save(ck: Checkpoint, directory: str | os.PathLike[str]) -> None:
       >>> sj.save(ck, "/tmp/sine"); sj.load("/tmp/sine").variant
       'sparse'
     """
+    params, told = packed.as_bytes(ck.params)
     header = {
         "kind": ck.kind,
         "variant": ck.variant,
@@ -55,14 +58,16 @@ def save(ck: Checkpoint, directory: str | os.PathLike[str]) -> None:
         "source_path": Path(ck.source.path).name if ck.source else None,
         "source_sha256": sha256_of(ck.source),
     }
-    store.write_directory(directory, header, ck.params, ck.metadata)
+    header |= {"packed": told} if told else {}
+    store.write_directory(directory, header, params, ck.metadata)
 
 
 def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None = None) -> None:
     """Write a file that the original project loads, such as with ``torch.load(path, weights_only=True)``.
 
     A checkpoint that came from such a file gets its layout back: container, prefix, key order, tied
-    tensors and metadata. Others get the layout of the family's new files.
+    tensors and metadata. Others get the layout of the family's new files. What format that is, the variant
+    says: torch's, ``.npz``, ``.json`` or ``.gguf``.
 
     Args:
       ck: the checkpoint.
@@ -84,11 +89,7 @@ def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None 
             f"{ck.kind} has no variant {variant!r}; give one of {shown(family.layouts, 20)}"
         )
     file_format = family.file_formats.get(variant, "zip")
-    if (Path(path).suffix == ".npz") != (file_format == "npz"):
-        needed = ".npz" if file_format == "npz" else ".pt"
-        raise ExportError(
-            f"{file_name(path)}: the variant {variant!r} is written as a {needed} file; change the suffix"
-        )
+    _check_suffix(path, variant, file_format)
     layout = (
         ck.layout
         if variant == ck.variant
@@ -97,16 +98,31 @@ def export_pt(ck: Checkpoint, path: str | os.PathLike[str], variant: str | None 
     beside = ck.metadata
     if variant == ck.variant and not layout.keys and layout.container is None:
         layout, told = family.new_file(ck.config)
-        beside = {**beside, **told}
+        beside = {**told, **beside, **told}  # in the order of new files
+    if file_format == "npz":
+        beside = {}
     state = _state(ck, family, variant, layout)
     with located(path):
-        if file_format == "npz":
-            _metadata_that_rebuilds(ck, family, variant, state, {}, bare=True)
-            npz_file.write(pack(state, {}, layout), path)
-            return
         bare = layout.container is None
         metadata = _metadata_that_rebuilds(ck, family, variant, state, beside, bare=bare)
-        torch_file.write(pack(state, metadata, layout), path)
+        ordered = {key: state[key] for key in _ordered(state, layout)}
+        write_original(ordered, metadata, layout, file_format, path)
+
+
+def _check_suffix(path: str | os.PathLike[str], variant: str, file_format: str) -> None:
+    """Refuse a name under which the file would be taken for one of another format."""
+    suffixes = {name: f".{name}" for name in ("npz", "gguf", "json")}
+    needed, found = suffixes.get(file_format), Path(path).suffix.lower()
+    if found != needed if needed else found in suffixes.values():
+        raise ExportError(
+            f"{file_name(path)}: the variant {variant!r} is written as a {needed or '.pt'} file; "
+            "change the suffix"
+        )
+
+
+def _ordered(state: Mapping[str, Any], layout: Layout) -> list[str]:
+    place = {key: number for number, key in enumerate(layout.keys)}
+    return sorted(state, key=lambda key: place.get(key, len(place)))
 
 
 def _metadata_that_rebuilds(
@@ -126,7 +142,9 @@ def _metadata_that_rebuilds(
     stored = metadata.get("config")
     told = {**(stored if isinstance(stored, Mapping) else {}), **family.stored_config(ck.config)}
     attempts: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [(metadata, {})]
-    if bare and family.overrides_for is not None:
+    if own := family.beside(variant, ck.config):
+        attempts.append(({**metadata, **own}, {}))
+    elif bare and family.overrides_for is not None:
         attempts.append((metadata, family.overrides_for(ck.config)))
     else:
         attempts.append(({**metadata, "config": told}, {}))

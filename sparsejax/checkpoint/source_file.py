@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from sparsejax.checkpoint import npz_file, onnx_file, torch_file
+from sparsejax.checkpoint import gguf, json_file, npz_file, onnx_file, torch_file
 from sparsejax.checkpoint.checkpoint import Source
 from sparsejax.checkpoint.container import Layout, LazyArray, is_array, unpack
-from sparsejax.checkpoint.errors import CheckpointError, NotReadableError, file_name
+from sparsejax.checkpoint.errors import CheckpointError
 from sparsejax.checkpoint.native.header import HEADER_FILE
+from sparsejax.checkpoint.readable import check_readable, located
 from sparsejax.checkpoint.torch_format import bulk
 from sparsejax.checkpoint.torch_format.pickle_tree import leaves, rebuild
 from sparsejax.checkpoint.torch_format.storages import TensorRef
@@ -33,6 +32,8 @@ class SourceFile:
       metadata: everything beside the state dict, with lazy arrays in it.
       layout: how the parts were arranged.
       pickle_globals: names that the file's pickle refers to; empty for other formats.
+      facts: what its format tells besides, as short texts by name.
+      problem: why no model can be made of it, though it can be looked at.
     """
 
     path: Path
@@ -40,10 +41,12 @@ class SourceFile:
     metadata: dict[str, Any]
     layout: Layout
     pickle_globals: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    problem: CheckpointError | None = None
 
 
 def open_source(path: str | os.PathLike[str]) -> SourceFile:
-    """Open a torch file (zip or legacy), an ``.npz``, or the weights of an ``.onnx``.
+    """Open a torch file (zip or legacy), ``.npz``, ``.gguf``, ``.json``, or the weights of an ``.onnx``.
 
     Raises:
       CheckpointError: a subclass that names the file and what is wrong with it.
@@ -51,6 +54,12 @@ def open_source(path: str | os.PathLike[str]) -> SourceFile:
     path = Path(path)
     check_readable(path)
     with located(path):
+        if gguf.is_gguf(path):
+            return _gguf_source(path)
+        if json_file.is_json(path):
+            tree, lists = json_file.read_json(path)
+            tensors, metadata, layout = unpack(tree, "json")
+            return SourceFile(path, tensors, metadata, replace(layout, details={"lists": list(lists)}))
         if npz_file.is_npz(path):
             tensors, metadata, layout = unpack(npz_file.read_headers(path), "npz")
             return SourceFile(path, tensors, metadata, layout)
@@ -64,45 +73,18 @@ def open_source(path: str | os.PathLike[str]) -> SourceFile:
     return SourceFile(path, tensors, metadata, layout, file.globals)
 
 
+def _gguf_source(path: Path) -> SourceFile:
+    """A GGUF file; one that no model can be made of is opened too, with the reason."""
+    file = gguf.read_gguf(path, strict=False)
+    details = {"version": file.version, "types": file.types}
+    layout = Layout("gguf", keys=tuple(file.tensors), beside=tuple(file.metadata), details=details)
+    tensors = cast(dict[str, LazyArray], dict(file.tensors))
+    return SourceFile(path, tensors, file.metadata, layout, facts=file.facts(), problem=file.problem)
+
+
 def is_native(path: str | os.PathLike[str]) -> bool:
     """Whether the path is a sparsejax directory, judged by its header file."""
     return os.path.isfile(os.path.join(path, HEADER_FILE))
-
-
-def check_readable(path: Path) -> None:
-    """Raise unless the path is a file that can be opened.
-
-    Raises:
-      NotReadableError: it is missing, a directory, something else, or not permitted.
-    """
-    try:
-        if path.is_dir():
-            raise NotReadableError(
-                f"{file_name(path)}: a directory, but no sparsejax checkpoint (it has no sparsejax.json)"
-            )
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise NotReadableError(f"{file_name(path)}: not a regular file")
-        with path.open("rb"):
-            return
-    except FileNotFoundError as error:
-        raise NotReadableError(f"{file_name(path)}: no such file") from error
-    except PermissionError as error:
-        raise NotReadableError(f"{file_name(path)}: no permission to read it") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NotReadableError(f"{file_name(path)}: cannot be opened ({reason})") from error
-
-
-@contextmanager
-def located(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put the file's name before the message of a `CheckpointError` raised inside."""
-    name = file_name(path)
-    try:
-        yield
-    except CheckpointError as error:
-        if not str(error).startswith(name):
-            error.args = (f"{name}: {error}", *error.args[1:])
-        raise
 
 
 def verify_checksums(values: Iterable[Any]) -> None:
@@ -121,6 +103,8 @@ def read_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copied(leaf: Any) -> Any:
+    if isinstance(leaf, gguf.StringArray):
+        return list(leaf)
     return np.array(leaf.view()) if is_array(leaf) else leaf
 
 

@@ -16,11 +16,14 @@ from sparsejax.checkpoint import npz_file, registry
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.errors import MissingKeyError, NotReadableError, ShapeError, shown
 from sparsejax.checkpoint.load import load
+from sparsejax.checkpoint.packed import is_packed
+from sparsejax.checkpoint.readable import check_readable, located
 from sparsejax.checkpoint.save import export_pt, save
-from sparsejax.checkpoint.source_file import check_readable, located, open_source
+from sparsejax.checkpoint.source_file import open_source
 from sparsejax.checkpoint.tree import flatten
 
 DEFAULT_TOLERANCE = 3e-5
+_OF_TORCH = ("zip", "legacy", "onnx")  # read from one of these, a checkpoint is written as a torch file
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def _round_trip_original(ck: Checkpoint, path: str | os.PathLike[str], options: 
         return Check("original layout", True, "not compared: dtype was changed on request")
     with tempfile.TemporaryDirectory() as folder:
         file_format = ck.layout.file_format
-        copy = Path(folder) / f"copy{Path(path).suffix if file_format == 'npz' else '.pt'}"
+        copy = Path(folder) / f"copy{'.pt' if file_format in _OF_TORCH else '.' + file_format}"
         export_pt(ck, copy)
         before, after = open_source(path), open_source(copy)
         tensors = registry.completed(registry.find(ck.kind), before.tensors, file_format)
@@ -148,9 +151,9 @@ def _round_trip_original(ck: Checkpoint, path: str | os.PathLike[str], options: 
         )
 
 
-def _as_read(array: np.ndarray) -> np.ndarray:
+def _as_read(array: Any) -> Any:
     """The array in the type that JAX holds it in: float64 is float32 unless x64 is on."""
-    if array.dtype.kind not in "fc":
+    if is_packed(array) or array.dtype.kind not in "fc":
         return array
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
 
@@ -164,5 +167,8 @@ def _same_arrays(name: str, before: Mapping[str, Any], after: Mapping[str, Any])
 
 
 def _identical(a: Any, b: Any) -> bool:
+    if is_packed(a) or is_packed(b):
+        same_kind = is_packed(a) and is_packed(b) and (a.format, a.shape) == (b.format, b.shape)
+        return same_kind and np.array_equal(a.to_bytes(), b.to_bytes())
     a, b = np.asarray(a), np.asarray(b)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -1,0 +1,54 @@
+"""Writes a file beside the old one and puts it in its place when it is whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from sparsejax.checkpoint.errors import ExportError, file_name
+from sparsejax.checkpoint.native.durable import sync
+
+
+@contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file, in one step, when the block ends without an error.
+
+    Args:
+      path: file to write; an old one stays as it was until then, and if anything fails.
+
+    Raises:
+      ExportError: the system refuses; nothing is left behind.
+
+    Example:
+      >>> import os, tempfile
+      >>> path = os.path.join(tempfile.mkdtemp(), "x.bin")
+      >>> with replaced(path) as stream:
+      ...     _ = stream.write(b"abc")
+      >>> open(path, "rb").read()
+      b'abc'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as stream:  # with the permissions of any new file
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        sync([path.parent])
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExportError(f"{file_name(path)}: cannot be written ({reason})") from error
+    finally:
+        _forget(temporary)
+
+
+def _forget(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except (OSError, ValueError):
+        pass  # there is no such folder, or no such name is possible
