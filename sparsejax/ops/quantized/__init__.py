@@ -1,0 +1,16 @@
+"""Numbers in few bits: the formats of ggml, affine codes, and products with them."""
+
+from sparsejax.ops.quantized.affine import AffineTensor
+from sparsejax.ops.quantized.decode import decode
+from sparsejax.ops.quantized.encode import encode
+from sparsejax.ops.quantized.formats import FORMATS, BlockFormat
+from sparsejax.ops.quantized.tensor import QuantizedTensor
+
+__all__ = [
+    "FORMATS",
+    "AffineTensor",
+    "BlockFormat",
+    "QuantizedTensor",
+    "decode",
+    "encode",
+]
