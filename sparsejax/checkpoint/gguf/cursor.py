@@ -122,7 +122,7 @@ class Cursor:
                 offset=self.at,
             )
         have = len(self._data)
-        more = bytearray(min(max(stop, have + _CHUNK), self.file.size) - have)
+        more = bytearray(min(max(stop, have + _CHUNK), self.file.size, MAX_HEAD) - have)
         with memoryview(more) as target:
             self.file.read_into(target, have, what)
         self._data += more

@@ -7,7 +7,7 @@ import weakref
 from pathlib import Path
 
 from sparsejax.checkpoint.errors import GGUFError, NotReadableError
-from sparsejax.checkpoint.readable import check_readable
+from sparsejax.checkpoint.readable import check_readable, located
 
 _AT_ONCE = 1 << 30  # the system reads no more than 2 GiB in one call
 
@@ -45,24 +45,25 @@ class OpenFile:
         Raises:
           GGUFError: the file is shorter than it was, was written to since, or cannot be read.
         """
-        self._check_unchanged(offset + len(target), what, offset, tensor)
-        done = 0
-        while done < len(target):
-            try:
-                count = os.preadv(self._descriptor, [target[done : done + _AT_ONCE]], offset + done)
-            except OSError as error:
-                reason = f"{what} at byte {offset} cannot be read ({error.strerror})"
-                raise GGUFError(reason, tensor, offset) from error
-            if count == 0:
-                raise self._shrunk(what, offset, tensor, offset + done)
-            done += count
-        self._check_unchanged(offset + len(target), what, offset, tensor)
+        with located(self.path):
+            self._check_unchanged(what, offset, tensor)
+            done = 0
+            while done < len(target):
+                try:
+                    count = os.preadv(self._descriptor, [target[done : done + _AT_ONCE]], offset + done)
+                except OSError as error:
+                    reason = f"{what} at byte {offset} cannot be read ({error.strerror})"
+                    raise GGUFError(reason, tensor, offset) from error
+                if count == 0:
+                    raise self._shrunk(what, offset, tensor, offset + done)
+                done += count
+            self._check_unchanged(what, offset, tensor)
 
-    def _check_unchanged(self, stop: int, what: str, offset: int, tensor: str | None) -> None:
+    def _check_unchanged(self, what: str, offset: int, tensor: str | None) -> None:
         status = os.fstat(self._descriptor)
-        if status.st_size < stop:
+        if status.st_size < self.size:
             raise self._shrunk(what, offset, tensor, status.st_size)
-        if status.st_mtime_ns != self._modified or status.st_size != self.size:
+        if (status.st_mtime_ns, status.st_size) != (self._modified, self.size):
             raise GGUFError(
                 f"{what} at byte {offset}: the file was written to while it was open; read it again",
                 tensor,

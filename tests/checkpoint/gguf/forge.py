@@ -1,0 +1,75 @@
+"""GGUF files made byte by byte, independent of the writer: sound ones, and any that are not."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+NUMBERS = {"u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i")}
+NUMBERS |= {"f32": (6, "f"), "bool": (7, "B"), "u64": (10, "Q"), "i64": (11, "q"), "f64": (12, "d")}
+
+
+def string(text: str | bytes) -> bytes:
+    raw = text if isinstance(text, bytes) else text.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def entry(key: str | bytes, kind: str, value: Any) -> bytes:
+    """A metadata entry; ``kind`` is "u32", "str", "[f32]" and so on."""
+    if kind == "str":
+        return string(key) + struct.pack("<I", 8) + string(value)
+    if kind == "[str]":
+        return string(key) + struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(string, value))
+    if kind.startswith("["):
+        code, letter = NUMBERS[kind[1:-1]]
+        head = struct.pack("<IIQ", 9, code, len(value))
+        return string(key) + head + struct.pack(f"<{len(value)}{letter}", *value)
+    code, letter = NUMBERS[kind]
+    return string(key) + struct.pack(f"<I{letter}", code, value)
+
+
+def info(name: str | bytes, dims: tuple[int, ...], code: int, offset: int) -> bytes:
+    """A line of the tensor table; dims in the file's own order."""
+    return string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, code, offset)
+
+
+def file(
+    entries: list[bytes],
+    infos: list[bytes],
+    data: bytes = b"",
+    *,
+    version: int = 3,
+    alignment: int = 32,
+    magic: bytes = b"GGUF",
+    counts: tuple[int, int] | None = None,
+) -> bytes:
+    """A whole file; ``counts`` are those that it claims, tensors first."""
+    claimed = counts or (len(infos), len(entries))
+    head = magic + struct.pack("<IQQ", version, *claimed) + b"".join(entries) + b"".join(infos)
+    return head + bytes(-len(head) % alignment) + data
+
+
+def small(alignment: int = 32, version: int = 3) -> bytes:
+    """A file with one of each: three tensors, values of all types."""
+    f32 = np.arange(12, dtype=np.float32).tobytes()
+    q8 = (struct.pack("<e", 0.5) + bytes(range(32))) * 2
+    i32 = np.array([7, -7], np.int32).tobytes()
+    data, infos = b"", []
+    for name, dims, code, raw in (("a", (4, 3), 0, f32), ("b", (32, 2), 8, q8), ("c", (2,), 26, i32)):
+        infos.append(info(name, dims, code, len(data)))
+        data += raw + bytes(-len(raw) % alignment)
+    numbers = {"u8": 200, "i8": -5, "u16": 60000, "i16": -30000, "u32": 7, "i32": -7, "u64": 1 << 40}
+    numbers |= {"i64": -(1 << 40), "f32": 1.5, "f64": 3.25, "bool": 1}
+    entries = [entry(f"number.{kind}", kind, value) for kind, value in numbers.items()]
+    entries += [
+        entry("general.alignment", "u32", alignment),
+        entry("text", "str", "πβ"),
+        entry("words", "[str]", ["a", "", "日本", "é"]),
+        entry("floats", "[f32]", [1.5, 2.5]),
+        entry("flags", "[bool]", [1, 0]),
+        entry("none", "[str]", []),
+        entry("no_numbers", "[u16]", []),
+    ]
+    return file(entries, infos, data, version=version, alignment=alignment)
