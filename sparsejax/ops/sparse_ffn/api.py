@@ -15,7 +15,7 @@ from sparsejax.ops.sparse_ffn.choose import choose_path
 from sparsejax.ops.sparse_ffn.gather import MOST_UNROLLED, gather_blocks, gather_neurons
 from sparsejax.ops.sparse_ffn.reference import dense_ffn, masked_ffn, with_bias
 from sparsejax.ops.sparse_ffn.selection import block_count, top_k_indices, top_k_mask
-from sparsejax.ops.sparse_ffn.weights import ACTIVATIONS, FFNWeights
+from sparsejax.ops.sparse_ffn.weights import FFNWeights, check_activation
 
 Path = Literal["auto", "dense", "masked", "gather", "block"]
 
@@ -39,7 +39,7 @@ def sparse_ffn(
       scores: (*b, f), or with blocks (*b, ceil(f / block_size)); unused where all neurons are.
       top_k: neurons per token, static or a traced integer array (); None, or a static f or more, takes all.
       block_size: above 1, whole blocks of so many neurons are selected, as many as `block_count` says.
-      activation: a name in `ACTIVATIONS`.
+      activation: a name in `ACTIVATIONS` or, of gated FFNs, `GATED_ACTIVATIONS`.
       path: how, never what. "masked" multiplies all neurons and keeps the selected; "gather" reads only
         selected rows, token by token; "block" multiplies each selected block with its tokens; "auto" is
         `choose_path`. "dense" takes all neurons whatever the scores. Without blocks, "block" computes as
@@ -47,7 +47,7 @@ def sparse_ffn(
       backend: "auto", "xla", "reference" (masked, whatever the path) or "pallas" (blocks only).
 
     Returns:
-      (*b, d) in the dtype of ``inputs``; 16-bit products are summed in float32. Scores get no gradient.
+      (*b, o) in the dtype of ``inputs``; 16-bit products are summed in float32. Scores get no gradient.
 
     Raises:
       ValueError: shapes that do not fit, a negative ``top_k``, or an unknown activation, path or backend.
@@ -75,13 +75,16 @@ def sparse_ffn(
             f"{block_size}, not {None if scores is None else scores.shape}"
         )
     if tokens == 0 or (_is_static(top_k) and top_k == 0):
-        return with_bias(jnp.zeros_like(inputs), weights, inputs)
+        nothing = jnp.zeros((*inputs.shape[:-1], weights.w_out.shape[1]), inputs.dtype)
+        return with_bias(nothing, weights, inputs)
     if path == "auto":
         path = choose_path(tokens, neurons, top_k, block_size)
     scores = scores.reshape(tokens, blocks)
     count = selected_blocks(top_k, neurons, block_size)
     flat, plan = inputs.reshape(tokens, -1), Plan(block_size, activation)
     if chosen.startswith("pallas"):
+        if weights.w_out.shape[1] != weights.w_in.shape[1]:
+            raise ValueError("backend 'pallas' of sparse_ffn has outputs as wide as its inputs; use 'xla'")
         outputs = _kernel(chosen, block_size)(flat, weights, *_assignment(scores, count), plan)
     elif chosen == "reference" or path == "masked" or not _can(path, count, block_size):
         mask = top_k_mask(scores, count)
@@ -138,15 +141,28 @@ def _is_static(top_k: int | Array | None) -> TypeGuard[int]:
     return top_k is not None and not isinstance(top_k, jax.Array)
 
 
+def check_weights(weights: FFNWeights) -> None:
+    """Refuse matrices and biases whose shapes do not fit each other.
+
+    Raises:
+      ValueError: names the part, its shape and the one that is needed.
+
+    Example:
+      >>> check_weights(FFNWeights(jnp.ones((8, 4)), jnp.ones((8, 2)), b_out=jnp.ones(2)))
+    """
+    neurons, width = weights.w_in.shape
+    outputs = weights.w_out.shape[-1]
+    wanted = ((neurons, width), (neurons, outputs), (neurons, width), (neurons,), (neurons,), (outputs,))
+    for name, part, shape in zip(FFNWeights._fields, weights, wanted, strict=True):
+        if part is not None and part.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, not {part.shape}")
+
+
 def _check(inputs: Array, weights: FFNWeights, activation: str, path: str, block_size: int) -> None:
     if inputs.ndim == 0 or weights.w_in.ndim != 2 or inputs.shape[-1] != weights.w_in.shape[1]:
         raise ValueError(f"inputs {inputs.shape} do not fit neurons with weights {weights.w_in.shape}")
-    for name, part in zip(FFNWeights._fields, weights, strict=True):
-        wanted = weights.w_in.shape if name.startswith("w") else weights.w_in.shape[name == "b_out" :][:1]
-        if part is not None and part.shape != wanted:
-            raise ValueError(f"{name} must have shape {wanted}, not {part.shape}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"no activation {activation!r}; choose one of {tuple(ACTIVATIONS)}")
+    check_weights(weights)
+    check_activation(activation, gated=weights.w_gate is not None)
     if path not in get_args(Path):
         raise ValueError(f"no path {path!r}; choose one of {get_args(Path)}")
     if block_size < 1:

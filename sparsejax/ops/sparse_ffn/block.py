@@ -30,7 +30,7 @@ class Plan(NamedTuple):
 
 
 def block_ffn(flat: Array, weights: FFNWeights, mask: Array, most: int, plan: Plan) -> Array:
-    """The outputs (n, d), without bias, of the blocks that each token uses.
+    """The outputs (n, o), without bias, of the blocks that each token uses.
 
     Args:
       flat: (n, d), n > 0.
@@ -58,13 +58,14 @@ def tile_rows(count: int, blocks: int, *, most: int) -> int:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def tile_outputs(plan: Plan, flat: Array, weights: FFNWeights, tiles: Tiles) -> Array:
-    """The sum (n, d) over the tiles, in float32 at least."""
+    """The sum (n, o) over the tiles, in float32 at least."""
 
     def add(number: Array, outputs: Array) -> Array:
         tokens, block = tiles.tokens[number], tiles.blocks[number]
         return _added(outputs, tokens, block_outputs(plan, _rows(flat, tokens), weights, block))
 
-    return jax.lax.fori_loop(0, tiles.used, add, jnp.zeros(flat.shape, _wide(flat, weights)))
+    shape = flat.shape[0], weights.w_out.shape[1]
+    return jax.lax.fori_loop(0, tiles.used, add, jnp.zeros(shape, _wide(flat, weights)))
 
 
 def _forward(plan: Plan, flat: Array, weights: FFNWeights, tiles: Tiles) -> tuple[Array, Any]:
@@ -77,7 +78,7 @@ def tile_gradient(plan: Plan, kept: Any, cotangent: Array) -> tuple[Array, FFNWe
     Args:
       plan: as in `tile_outputs`.
       kept: its other arguments.
-      cotangent: (n, d) of its result.
+      cotangent: (n, o) of its result.
     """
     flat, weights, tiles = kept
     wide = _wide(flat, weights)
@@ -111,7 +112,7 @@ tile_outputs.defvjp(_forward, tile_gradient)
 
 
 def block_outputs(plan: Plan, rows: Array, weights: FFNWeights, block: Array) -> Array:
-    """What one block adds to the outputs (r, d) of its tokens."""
+    """What one block adds to the outputs (r, o) of its tokens."""
     part, inside = block_rows(plan, weights, block)
     return neuron_outputs(rows, part, inside, plan.activation)
 

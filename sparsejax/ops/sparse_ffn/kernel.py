@@ -12,7 +12,8 @@ from jax import Array
 
 from sparsejax.ops.sparse_ffn.block import Plan, tile_gradient, tile_rows
 from sparsejax.ops.sparse_ffn.tiles import Tiles, tiles_of
-from sparsejax.ops.sparse_ffn.weights import ACTIVATIONS, FFNWeights, map_neurons
+from sparsejax.ops.sparse_ffn.weights import FFNWeights, map_neurons
+from sparsejax.ops.sparse_ffn.weights import activated as activated_by_name
 
 Launch = Callable[[Plan, Array, FFNWeights, Tiles], Array]
 """(tiles, rows, d) outputs in float32 from inputs of that shape and weights in blocks (blocks, size, d),
@@ -70,8 +71,9 @@ def in_blocks(plan: Plan, weights: FFNWeights) -> FFNWeights:
 
 def activated(plan: Plan, sums: Array, gate: Array | None) -> Array:
     """Hidden values of a kernel, from the sums of both products."""
-    function = _gelu if plan.activation == "gelu" else ACTIVATIONS[plan.activation]
-    return function(sums) if gate is None else function(gate) * sums
+    if plan.activation != "gelu":
+        return activated_by_name(plan.activation, sums, gate)
+    return _gelu(sums) if gate is None else _gelu(gate) * sums
 
 
 _ERF_ENDS_AT = 3.832506856900711  # where erf is one in float32

@@ -16,11 +16,11 @@ class FFNWeights(NamedTuple):
 
     Attributes:
       w_in: (f, d).
-      w_out: (f, d).
+      w_out: (f, o), where o is nearly always d.
       w_gate: (f, d) of gated FFNs, whose hidden value is ``activation(x w_gate) * (x w_in)``.
       b_in: (f,) added to ``x w_in``.
       b_gate: (f,) added to ``x w_gate``.
-      b_out: (d,) added to the output.
+      b_out: (o,) added to the output.
 
     Example:
       >>> FFNWeights(jnp.ones((8, 4)), jnp.ones((8, 4))).w_gate is None
@@ -45,6 +45,48 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "identity": lambda x: x,
 }
 """By name; every one of them is 0 at 0, so that a masked neuron gives nothing."""
+
+GATED_ACTIVATIONS: Mapping[str, tuple[str, str]] = {
+    "swiglu": ("silu", "identity"),
+    "geglu": ("gelu_tanh", "identity"),
+    "reglu": ("relu", "identity"),
+    "drelu": ("relu", "relu"),
+}
+"""By name, what a gated FFN does to the sums of the gate and to those of the inputs, as `ACTIVATIONS`. A name
+of theirs alone acts on the gate."""
+
+
+def activated(activation: str, sums: Array, gate: Array | None = None) -> Array:
+    """Hidden values from the sums of both products.
+
+    Args:
+      activation: a name in `ACTIVATIONS`, or with a gate in `GATED_ACTIVATIONS` too.
+      sums: ``x w_in``, of any shape.
+      gate: ``x w_gate`` of the same shape; None for an FFN without gates.
+
+    Example:
+      >>> activated("drelu", jnp.asarray([-1.0, 2.0]), jnp.asarray([3.0, 3.0])).tolist()
+      [0.0, 6.0]
+    """
+    if gate is None:
+        return ACTIVATIONS[activation](sums)
+    of_gate, of_sums = GATED_ACTIVATIONS.get(activation, (activation, "identity"))
+    return ACTIVATIONS[of_gate](gate) * ACTIVATIONS[of_sums](sums)
+
+
+def check_activation(activation: str, *, gated: bool) -> None:
+    """Refuse an activation that an FFN with or without gates does not have.
+
+    Raises:
+      ValueError: names those that do.
+
+    Example:
+      >>> check_activation("relu", gated=True)
+    """
+    known = (*ACTIVATIONS, *(GATED_ACTIVATIONS if gated else ()))
+    if activation not in known:
+        why = "; it needs weights of a gate" if activation in GATED_ACTIVATIONS else ""
+        raise ValueError(f"no activation {activation!r}{why}; choose one of {known}")
 
 
 def map_neurons(function: Callable[[Array], Array], weights: FFNWeights) -> FFNWeights:

@@ -1,0 +1,120 @@
+"""Products with some rows of a matrix, as the compiler of each platform reads them without a copy.
+
+On CPU the rows that feed a matrix product are copied to memory first, and a sum over them is computed number
+by number; both take two to four times as long as reading the rows. So the sums are written out as terms, each
+a gather: the compiler fuses them into one loop over vectors, whose pieces run on all threads. 1,088 of 11,008
+rows of 4,096 float32 numbers take 1.2 ms along the rows and 1.0 across them, 15 to 18 GB/s of the 22 that
+reading the whole matrix reaches; gathered first they take 2.4 and 3.0 (two cores).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sparsejax.ops import backends
+
+PIECES = (16, 8, 4)
+"""Pieces of a row that are added to each other, the first of which `LANES` divides the length."""
+
+LANES = 16
+"""Numbers that a piece holds a multiple of."""
+
+TOGETHER = 32
+"""Rows that one pass across them adds up: 1.3 ms with 8, 1.0 with 16, 0.9 with 32, 1.0 with 64."""
+
+
+@jax.custom_vjp
+def row_products(matrix: Array, indices: Array, inputs: Array) -> Array:
+    """Products (n, k) of vectors (n, d) with the rows ``indices`` of a matrix, in float32 at least.
+
+    Args:
+      matrix: (f, d).
+      indices: int32 (k,), k > 0, of rows that exist.
+      inputs: (n, d); on CPU a few, since each reads the rows again from the cache.
+
+    Example:
+      >>> row_products(jnp.arange(6.0).reshape(3, 2), jnp.array([2, 0]), jnp.ones((1, 2))).tolist()
+      [[9.0, 1.0]]
+    """
+    wide = _wide(matrix, inputs)
+    width = matrix.shape[1]
+    pieces = next((pieces for pieces in PIECES if width % (pieces * LANES) == 0), 0)
+    if not pieces or backends.platform() != "cpu":
+        return jnp.matmul(inputs, matrix[indices].T, preferred_element_type=wide)
+    cut = matrix.reshape(-1, width // pieces)
+    parts = inputs.astype(wide).reshape(len(inputs), pieces, -1)
+    terms = (
+        _rows(cut, indices * pieces + piece).astype(wide)[:, None] * parts[:, piece]
+        for piece in range(pieces)
+    )
+    lanes = sum(terms, start=jnp.zeros((), wide))
+    return jnp.matmul(lanes, jnp.ones(lanes.shape[-1], wide)).T
+
+
+@jax.custom_vjp
+def row_sum(values: Array, matrix: Array, indices: Array) -> Array:
+    """The sums (n, o) of the rows ``indices``, each times its value, in float32 at least.
+
+    Args:
+      values: (n, k); on CPU of a few n, as in `row_products`.
+      matrix: (f, o).
+      indices: int32 (k,), k > 0, of rows that exist.
+
+    Example:
+      >>> row_sum(jnp.array([[1.0, 10.0]]), jnp.arange(6.0).reshape(3, 2), jnp.array([2, 0])).tolist()
+      [[4.0, 15.0]]
+    """
+    wide = _wide(matrix, values)
+    if backends.platform() != "cpu":
+        return jnp.matmul(values.astype(matrix.dtype), matrix[indices], preferred_element_type=wide)
+    together = min(TOGETHER, len(indices))
+    missing = -len(indices) % together
+    factors = jnp.pad(values.astype(matrix.dtype).astype(wide), ((0, 0), (0, missing)))
+    factors = factors.T.reshape(-1, together, len(values))
+    listed = jnp.pad(indices, (0, missing), mode="edge").reshape(-1, together)
+    terms = (
+        _rows(matrix, listed[:, row]).astype(wide)[:, None] * factors[:, row, :, None]
+        for row in range(together)
+    )
+    return sum(terms, start=jnp.zeros((), wide)).sum(axis=0)
+
+
+def _products_forward(matrix, indices, inputs):
+    return row_products(matrix, indices, inputs), (matrix, indices, inputs)
+
+
+def _products_backward(kept, cotangent):
+    matrix, indices, inputs = kept
+    of_inputs = row_sum(cotangent, matrix, indices).astype(inputs.dtype)
+    return _added(matrix, indices, cotangent, inputs), None, of_inputs
+
+
+def _sum_forward(values, matrix, indices):
+    return row_sum(values, matrix, indices), (values, matrix, indices)
+
+
+def _sum_backward(kept, cotangent):
+    values, matrix, indices = kept
+    of_values = row_products(matrix, indices, cotangent).astype(values.dtype)
+    return of_values, _added(matrix, indices, values, cotangent), None
+
+
+row_products.defvjp(_products_forward, _products_backward)
+row_sum.defvjp(_sum_forward, _sum_backward)
+
+
+def _added(matrix: Array, indices: Array, values: Array, vectors: Array) -> Array:
+    """The gradient of a matrix: each listed row gets its values' sum of vectors."""
+    wide = _wide(matrix, vectors)
+    rows = jnp.matmul(values.T.astype(wide), vectors.astype(wide))
+    return jnp.zeros(matrix.shape, wide).at[indices].add(rows).astype(matrix.dtype)
+
+
+def _rows(matrix: Array, indices: Array) -> Array:
+    return matrix.at[indices].get(mode="promise_in_bounds")
+
+
+def _wide(matrix: Array, other: Array) -> jnp.dtype:
+    return jnp.promote_types(jnp.promote_types(matrix.dtype, other.dtype), jnp.float32)
