@@ -117,8 +117,9 @@ class SlotCache:
         missing, fitting = int(absent.sum()), len(empty) + len(others)
         if missing > fitting:
             if not prefetch:
+                pinned = int(self.pinned.sum())
                 raise ValueError(
-                    f"{len(units)} units do not fit into {self.slots} slots, {self.slots - self.room} pinned; "
+                    f"{len(units)} units do not fit into {self.slots} slots, of which {pinned} are pinned; "
                     "ask for fewer at once or give a larger budget"
                 )
             left_out = np.flatnonzero(absent)[fitting:]
@@ -186,6 +187,7 @@ class SlotCache:
 
     def _leaving(self, slots: np.ndarray) -> np.ndarray:
         """Occupied slots in the order in which their units make room."""
+        keys: tuple[np.ndarray, ...]
         if self.strategy == "lru":
             keys = (self._last_use[slots],)
         elif self.strategy == "lfu":
