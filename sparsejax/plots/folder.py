@@ -15,6 +15,7 @@ _DRAWN = {
     "sprout": "draw_folder",
     "ten": "draw_folder",
     "force_field": "draw_folder",
+    "sparse_inference": "draw_folder",
 }
 _OF_CHECKPOINTS = ("sprout", "ten")
 
