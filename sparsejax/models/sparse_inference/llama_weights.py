@@ -1,0 +1,109 @@
+"""Parameters from the tensors of a GGUF file, and tensors from parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama_names import TensorPlace, at_path, nested, tensor_places
+from sparsejax.ops.quantized import QuantizedTensor
+
+PLAIN_FORMATS = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
+"""Formats of plain arrays."""
+
+
+def llama_params(
+    config: LlamaConfig, tensors: Mapping[str, Any], *, dtype: jax.typing.DTypeLike | None = None
+) -> dict[str, Any]:
+    """Parameters of a network; tensors of ``config.formats`` stay quantised.
+
+    Args:
+      config: as `llama_config` made it from these tensors.
+      tensors: by name, as `checkpoint.gguf.read_gguf` gives them.
+      dtype: of plain arrays; None is the file's.
+
+    Returns:
+      nested dict of JAX arrays and `QuantizedTensor`.
+    """
+    return nested(
+        {place.path: _leaf(config, place, tensors[place.name], dtype) for place in tensor_places(config)}
+    )
+
+
+def llama_tensors(config: LlamaConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray | QuantizedTensor]:
+    """What a GGUF file of the network holds, by name; the inverse of `llama_params`.
+
+    Args:
+      config: of the network.
+      params: its parameters.
+
+    Example:
+      >>> from sparsejax.models.sparse_inference.llama import LlamaLM
+      >>> config = LlamaConfig(vocab_size=9, d_model=4, d_ff=8, n_layers=1, n_heads=2, tied_output=True)
+      >>> params = LlamaLM(config).init(jax.random.key(0), jnp.zeros((1, 1), int))["params"]
+      >>> llama_tensors(config, params)["blk.0.ffn_down.weight"].shape
+      (4, 8)
+    """
+    found = {}
+    for place in tensor_places(config):
+        leaf = at_path(params, place.path)
+        if not isinstance(leaf, QuantizedTensor):
+            leaf = np.ascontiguousarray(np.asarray(leaf).T if place.transposed else np.asarray(leaf))
+        found[place.name] = leaf
+    return found
+
+
+def quantize_llama(
+    config: LlamaConfig, params: Mapping[str, Any], kind: str, *, embedding: bool = True
+) -> tuple[LlamaConfig, dict[str, Any]]:
+    """The same network with its matrices quantised.
+
+    Args:
+      config: of the network.
+      params: its parameters, plain arrays.
+      kind: a format, such as "q8_0"; every row must be whole blocks of it.
+      embedding: quantise the token embedding and the output matrix too.
+
+    Returns:
+      config and parameters.
+
+    Raises:
+      ValueError: rows that are not whole blocks, or a format that cannot be encoded.
+
+    Example:
+      >>> from sparsejax.models.sparse_inference.llama import LlamaLM
+      >>> config = LlamaConfig(vocab_size=9, d_model=32, d_ff=32, n_layers=1, n_heads=2, tied_output=True)
+      >>> params = LlamaLM(config).init(jax.random.key(0), jnp.zeros((1, 1), int))["params"]
+      >>> config, params = quantize_llama(config, params, "q8_0")
+      >>> params["blk_0"]["ffn_down"]["weight"].format
+      'q8_0'
+    """
+    outer = ("token_embd.weight", "output.weight")
+    leaves, formats = {}, []
+    for place in tensor_places(config):
+        leaf = at_path(params, place.path)
+        if len(place.shape) == 2 and (embedding or place.name not in outer):
+            array = np.asarray(leaf, np.float32)
+            try:
+                leaf = QuantizedTensor.quantize(array.T if place.transposed else array, kind)
+            except ValueError as error:
+                raise ValueError(f"{place.name}: {error}") from error
+            formats.append((place.name, kind))
+        leaves[place.path] = leaf
+    return LlamaConfig.from_json({**config.to_json(), "formats": formats}), nested(leaves)
+
+
+def _leaf(
+    config: LlamaConfig, place: TensorPlace, tensor: Any, dtype: jax.typing.DTypeLike | None
+) -> jax.Array | QuantizedTensor:
+    kept = config.format_of(place.name)
+    if kept is not None and kept not in PLAIN_FORMATS:
+        return tensor.quantized()
+    array = np.asarray(tensor.dequantize())
+    array = np.ascontiguousarray(array.T) if place.transposed else array
+    return jnp.asarray(array, PLAIN_FORMATS[kept or "f32"] if dtype is None else dtype)
