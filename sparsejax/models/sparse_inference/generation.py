@@ -1,0 +1,309 @@
+"""Generation with a decoder: prompts are read once, then each token costs one pass over the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.models.sparse_inference import llama_decoding as decoding
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
+from sparsejax.models.sparse_inference.llama_ffn import sparse_options
+from sparsejax.models.sparse_inference.llama_source import model_and_params, tokenizer_of
+from sparsejax.models.sparse_inference.llama_state import LlamaState, bucket
+from sparsejax.models.sparse_inference.tokenizer import TextStream, Tokenizer
+from sparsejax.ops.prompts import read_prompts
+from sparsejax.ops.sampling import check_sampling
+
+PREFILL_SEGMENT = 512
+"""Prompt tokens per call: bounds memory, and is enough to fill the matrix units of any device."""
+
+_FIRST_TOKENS = 256
+"""New tokens that a cache has room for at first; it doubles when they are there."""
+
+
+class Generated(NamedTuple):
+    """What was generated.
+
+    Attributes:
+      tokens: (b, n) int32 for n = ``max_new_tokens``; ``pad_token`` after the end of a row.
+      lengths: (b,) int32 tokens of each row, its stop token included.
+      log_probabilities: (b, n) float32 of each token under the model itself, before penalty, temperature and
+        filters; 0 after the end of a row.
+      state: of the model after each row's last token; ``model.apply`` goes on from there.
+      texts: of each row, without the prompt; None where no tokenizer is known.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    log_probabilities: np.ndarray
+    state: LlamaState
+    texts: list[str] | None
+
+
+def generate(
+    source: Any,
+    prompts: Any,
+    *,
+    max_new_tokens: int,
+    on_token: Callable[[int, np.ndarray], Any] | None = None,
+    on_text: Callable[[int, str], Any] | None = None,
+    **options: Any,
+) -> Generated:
+    """Continue prompts token by token, until all rows have ended or ``max_new_tokens`` are there.
+
+    Logits equal those of the full forward pass over the same tokens. Rows do not see each other: each gets
+    what it would get as the same row of a batch of any other prompts.
+
+    Args:
+      source: a checkpoint as `sparsejax.load` gives it, or ``(model, params)``.
+      prompts: a text or a list of texts, or (b, t) integers or a list of token sequences of any lengths; no
+        row is empty.
+      max_new_tokens: per row.
+      on_token: takes the number of the step, from 0, and its tokens (b,), as they come.
+      on_text: takes the number of a row and the characters that its newest token completes.
+      options: of `stream`: key, temperature, top_k, top_p, repetition_penalty, stop_tokens, pad_token,
+        tokenizer, cache_dtype, prefill_segment, predictors, active_fraction, sparsity, plan,
+        fitted.
+
+    Returns:
+      `Generated`.
+
+    Raises:
+      ValueError: see `stream`.
+
+    Example:
+      >>> from sparsejax.models.sparse_inference.llama import LlamaConfig, LlamaLM
+      >>> model = LlamaLM(LlamaConfig(vocab_size=9, d_model=8, d_ff=8, n_layers=1, n_heads=2))
+      >>> params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+      >>> found = generate((model, params), [[1, 2, 3], [4]], max_new_tokens=5, temperature=0)
+      >>> found.tokens.shape, found.lengths.tolist()
+      ((2, 5), [5, 5])
+    """
+    tokens = stream(source, prompts, max_new_tokens=max_new_tokens, **options)
+    if on_text is not None and tokens.tokenizer is None:
+        raise ValueError("on_text needs the file's tokenizer; give tokenizer=, or use on_token")
+    if on_token is not None or on_text is not None:
+        _play(tokens, on_token, on_text)
+    return tokens.finish()
+
+
+def stream(
+    source: Any,
+    prompts: Any,
+    *,
+    max_new_tokens: int,
+    key: jax.Array | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    stop_tokens: Sequence[int] | None = None,
+    pad_token: int = 0,
+    tokenizer: Tokenizer | None = None,
+    cache_dtype: jax.typing.DTypeLike = jnp.float32,
+    prefill_segment: int = PREFILL_SEGMENT,
+    predictors: Any = None,
+    active_fraction: float | None = None,
+    sparsity: Any = None,
+    plan: FFNPlan | None = None,
+    fitted: Any = None,
+) -> TokenStream:
+    """The tokens of `generate` as an iterator, one step at a time as they are computed.
+
+    Args:
+      source: a checkpoint as `sparsejax.load` gives it, or ``(model, params)``.
+      prompts: a text or a list of texts, or (b, t) integers or a list of token sequences of any lengths; no
+        row is empty.
+      max_new_tokens: per row.
+      key: of the draws; None is ``jax.random.key(0)``, the same each time.
+      temperature: logits are divided by it; 0 takes the most probable token.
+      top_k: only the k most probable tokens can be drawn.
+      top_p: only the most probable tokens can be drawn, as few as reach this probability together.
+      repetition_penalty: above 1 makes tokens of the prompt and those generated less likely.
+      stop_tokens: a row ends with any of them; None takes those of the tokenizer.
+      pad_token: what a row gives after its end.
+      tokenizer: for texts; None takes the one in the checkpoint's metadata, if there is one.
+      cache_dtype: of keys and values; "float16" halves their memory, as llama.cpp does.
+      prefill_segment: prompt tokens per call; the last call is filled up to a power of two, so that prompts
+        of all lengths share a few compiled programs.
+      predictors: one per block, which say what neurons a token computes; see `LlamaLM`.
+      active_fraction: of the neurons, with predictors.
+      sparsity: a `SparsityConfig` instead.
+      plan: how neurons are selected.
+      fitted: one `Compensation` or None per block.
+
+    Returns:
+      `TokenStream`; the prompts are read when this returns.
+
+    Raises:
+      ValueError: prompts or options that cannot be right, more positions than the network was trained for, or
+        logits that are NaN.
+    """
+    model, params = model_and_params(source)
+    config = model.config
+    tokenizer = tokenizer_of(source, needed=_has_text(prompts)) if tokenizer is None else tokenizer
+    numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    check_sampling(**numbers, repetition_penalty=repetition_penalty)
+    for name, count in (("max_new_tokens", max_new_tokens), ("prefill_segment", prefill_segment)):
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
+    if stop_tokens is None:
+        stop_tokens = () if tokenizer is None else tokenizer.stop_tokens
+    _check_ids("stop_tokens", stop_tokens, config.vocab_size)
+    batch = read_prompts(_encoded(prompts, tokenizer), config.vocab_size)
+    longest = batch.tokens.shape[1]
+    if longest + max_new_tokens > config.context_length:
+        raise ValueError(
+            f"the longest prompt ({longest} tokens) and max_new_tokens={max_new_tokens} need "
+            f"{longest + max_new_tokens} positions; the network was trained for context_length="
+            f"{config.context_length}; shorten one of them, or give a config with more at your own risk"
+        )
+    # A penalty of 1 and filters at temperature 0 change nothing: the compiled loop does without them.
+    chosen = {name: value for name, value in numbers.items() if temperature > 0 and value is not None}
+    seen = None
+    if repetition_penalty != 1:
+        chosen["repetition_penalty"] = repetition_penalty
+        seen = jnp.asarray(batch.seen(config.vocab_size))
+    stops = jnp.asarray(stop_tokens, jnp.int32) if len(stop_tokens) else None
+    rules = decoding.Rules(jax.random.key(0) if key is None else key, chosen, stops, pad_token)
+    options = sparse_options(predictors, active_fraction, sparsity, config.n_layers, plan)
+    network = decoding.Network(model, options, params, predictors, fitted)
+    room = max(decoding.slots_read(longest, prefill_segment), longest + min(max_new_tokens, _FIRST_TOKENS))
+    state = decoding.begin_state(config, len(batch.tokens), bucket(room), jnp.dtype(cache_dtype).name)
+    logits, state = decoding.prefill(network, batch, state, segment=prefill_segment)
+    progress = decoding.begin(logits, state, seen, decoding.token_room(max_new_tokens))
+    return TokenStream(network, rules, progress, (longest, int(max_new_tokens)), tokenizer)
+
+
+class TokenStream:
+    """An iterator over the tokens (b,) of each step; `stream` makes it.
+
+    The compiled loop that generates all tokens at once is called for one at a time here. A callback from
+    within the loop would also stream, but could not raise, stop or be interrupted as any Python does.
+
+    Attributes:
+      tokenizer: of the texts; None where none is known.
+    """
+
+    def __init__(
+        self,
+        network: decoding.Network,
+        rules: decoding.Rules,
+        progress: decoding.Progress,
+        sizes: tuple[int, int],
+        tokenizer: Tokenizer | None,
+    ):
+        self.tokenizer = tokenizer
+        self._network = network
+        self._rules = rules
+        self._progress = progress
+        self._longest, self._max_new_tokens = sizes
+        self._step, self._ended = 0, False
+        self._look()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The iterator itself."""
+        return self
+
+    def __next__(self) -> np.ndarray:
+        """The next tokens (b,) int32."""
+        if self._ended:
+            raise StopIteration
+        self._advance(self._step + 1)
+        return np.array(self._progress.last)
+
+    @property
+    def stopped(self) -> np.ndarray:
+        """(b,) whether each row has ended."""
+        return np.array(self._progress.stopped)
+
+    def finish(self) -> Generated:
+        """Generate what is left, at once; all tokens, those iterated over included."""
+        while not self._ended:
+            self._advance(self._max_new_tokens)
+        progress, count = self._progress, self._max_new_tokens
+        tokens = np.array(progress.tokens)[:, :count]
+        tokens[:, self._step :] = self._rules.pad_token
+        log_probabilities = np.array(progress.log_probabilities)[:, :count]
+        lengths = np.array(progress.lengths)
+        # A copy: the loop may reuse the memory of its arrays if somebody goes on.
+        state = jax.tree.map(jnp.copy, progress.state)
+        return Generated(tokens, lengths, log_probabilities, state, self._texts(tokens, lengths))
+
+    def _texts(self, tokens: np.ndarray, lengths: np.ndarray) -> list[str] | None:
+        if self.tokenizer is None:
+            return None
+        rows = zip(tokens, lengths, strict=True)
+        return [self.tokenizer.decode(row[:length], continues=True) for row, length in rows]
+
+    def _advance(self, until: int) -> None:
+        """Towards ``until`` tokens, as far as the cache has room; it grows first where it is full."""
+        if self._longest + self._step >= self._progress.state.capacity:
+            grown = decoding.grow(self._progress.state, 2 * self._progress.state.capacity)
+            self._progress = self._progress._replace(state=grown)
+        until = min(until, self._progress.state.capacity - self._longest)
+        self._progress = decoding.advance(self._network, self._progress, self._rules, until)
+        self._look()
+
+    def _look(self) -> None:
+        progress = self._progress
+        step, stopped, is_nan = jax.device_get((progress.step, progress.stopped, progress.is_nan))
+        self._step = int(step)
+        if is_nan:
+            self._ended = True
+            raise ValueError(
+                f"logits are NaN after {self._step} new tokens: the parameters hold NaN, or the computation "
+                "overflows in their dtype"
+            )
+        self._ended = bool(stopped.all()) or self._step >= self._max_new_tokens
+
+
+def _play(
+    tokens: TokenStream,
+    on_token: Callable[[int, np.ndarray], Any] | None,
+    on_text: Callable[[int, str], Any] | None,
+) -> None:
+    """Hand tokens and texts on as they come."""
+    texts: list[TextStream] = []
+    ended = tokens.stopped
+    for step, newest in enumerate(tokens):
+        if on_token is not None:
+            on_token(step, newest)
+        if on_text is not None and tokens.tokenizer is not None:
+            texts = texts or [tokens.tokenizer.text_stream() for _ in newest]
+            for row, is_over in enumerate(ended.tolist()):
+                if not is_over:
+                    _say(on_text, row, texts[row].feed(newest[row]))
+        ended = tokens.stopped
+    if on_text is not None:
+        for row, text in enumerate(texts):
+            _say(on_text, row, text.finish())
+
+
+def _say(on_text: Callable[[int, str], Any], row: int, text: str) -> None:
+    if text:
+        on_text(row, text)
+
+
+def _has_text(prompts: Any) -> bool:
+    rows = prompts if isinstance(prompts, list | tuple) else [prompts]
+    return any(isinstance(row, str) for row in rows)
+
+
+def _encoded(prompts: Any, tokenizer: Tokenizer | None) -> Any:
+    if not _has_text(prompts):
+        return prompts
+    if tokenizer is None:
+        raise ValueError("a prompt is text and no tokenizer is known; give token ids, or tokenizer=")
+    rows = [prompts] if isinstance(prompts, str) else prompts
+    return [tokenizer.encode(row) if isinstance(row, str) else row for row in rows]
+
+
+def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
+    for token in ids:
+        if not isinstance(token, int | np.integer) or not 0 <= token < vocab_size:
+            raise ValueError(f"{name} has {token!r}; this vocabulary has the ids 0 to {vocab_size - 1}")

@@ -1,0 +1,255 @@
+"""The compiled parts of generation: reading prompts into a cache, and the loop over new tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.models.sparse_inference.llama import LlamaLM
+from sparsejax.models.sparse_inference.llama_ffn import SparseOptions
+from sparsejax.models.sparse_inference.llama_state import LlamaState, grow_state, initial_state
+from sparsejax.ops.prompts import Prompts
+from sparsejax.ops.sampling import sample
+from sparsejax.typing import Logits, Params, RowTokens, SeenTokens
+
+_LEAST_ROOM = 64
+_LEAST_SEGMENT = 16
+
+begin_state = partial(jax.jit, static_argnums=(0, 1, 2, 3))(initial_state)
+grow = partial(jax.jit, static_argnums=1)(grow_state)
+
+
+class Network(NamedTuple):
+    """What computes logits.
+
+    Attributes:
+      model: the module; static.
+      options: how neurons are selected; static.
+      params: of the model.
+      predictors: of its blocks, or None.
+      fitted: compensations of its blocks, or None.
+    """
+
+    model: LlamaLM
+    options: SparseOptions
+    params: Params
+    predictors: Any
+    fitted: Any
+
+
+class Rules(NamedTuple):
+    """How tokens are chosen; all are arguments of the compiled loop, so that other values compile nothing.
+
+    Attributes:
+      key: of the draws.
+      sampling: numbers of `sparsejax.ops.sampling.sample`; without "temperature" the most probable token is
+        taken.
+      stop_tokens: (s,) a row ends with any of them; None for none.
+      pad_token: what a row gives after its end.
+    """
+
+    key: jax.Array
+    sampling: dict[str, Any]
+    stop_tokens: jax.Array | None
+    pad_token: int
+
+
+class Progress(NamedTuple):
+    """What one step hands to the next.
+
+    Attributes:
+      step: tokens generated per row.
+      logits: (b, v) of the next token.
+      is_nan: whether any of them is NaN.
+      state: of the model; rows that have ended no longer count their padding.
+      seen: (b, v) tokens that the repetition penalty falls on; None without one.
+      stopped: (b,) rows that have ended.
+      lengths: (b,) tokens of each row until its end.
+      last: (b,) newest token.
+      tokens: (b, room).
+      log_probabilities: (b, room).
+    """
+
+    step: jax.Array
+    logits: Logits
+    is_nan: jax.Array
+    state: LlamaState
+    seen: SeenTokens | None
+    stopped: jax.Array
+    lengths: jax.Array
+    last: RowTokens
+    tokens: jax.Array
+    log_probabilities: jax.Array
+
+
+def segments(prompts: Prompts, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Calls that read prompts: tokens (b, s), and how many (b,) of each row are no padding.
+
+    All calls have ``size`` tokens but the last, which is filled to a power of two.
+
+    Args:
+      prompts: of a batch.
+      size: tokens per call at most.
+
+    Example:
+      >>> from sparsejax.ops.prompts import read_prompts
+      >>> parts = list(segments(read_prompts([range(40), range(3)], 50), 32))
+      >>> [(tokens.shape, counts.tolist()) for tokens, counts in parts]
+      [((2, 32), [32, 3]), ((2, 16), [8, 0])]
+    """
+    lengths = prompts.tokens.shape[1] - prompts.starts
+    longest = int(lengths.max())
+    tokens = np.zeros((len(lengths), longest + size), np.int32)
+    for row, (start, length) in enumerate(zip(prompts.starts, lengths, strict=True)):
+        tokens[row, :length] = prompts.tokens[row, start:]
+    for begin in range(0, longest, size):
+        rest = longest - begin
+        steps = size if rest >= size else min(size, max(_LEAST_SEGMENT, 1 << (rest - 1).bit_length()))
+        yield tokens[:, begin : begin + steps], np.clip(lengths - begin, 0, steps).astype(np.int32)
+
+
+def slots_read(longest: int, size: int) -> int:
+    """Slots that `segments` of ``size`` write for prompts of this length, padding included.
+
+    Example:
+      >>> slots_read(40, 32)
+      48
+    """
+    whole, rest = divmod(longest, size)
+    last = min(size, max(_LEAST_SEGMENT, 1 << (rest - 1).bit_length())) if rest else 0
+    return whole * size + last
+
+
+def prefill(
+    network: Network, prompts: Prompts, state: LlamaState, *, segment: int
+) -> tuple[Logits, LlamaState]:
+    """Read prompts.
+
+    Args:
+      network: what reads.
+      prompts: of a batch.
+      state: empty, with room for `slots_read`; its memory is used again.
+      segment: tokens per call at most.
+
+    Returns:
+      logits (b, v) of the first new token, and the state.
+    """
+    logits = jnp.zeros((len(prompts.tokens), network.model.config.vocab_size), jnp.float32)
+    for tokens, counts in segments(prompts, segment):
+        logits, state = _read(*network[:2], network[2:], (logits, state), (tokens, counts))
+    return logits, state
+
+
+@partial(jax.jit, static_argnums=3, donate_argnums=(0, 1))
+def begin(logits: Logits, state: LlamaState, seen: SeenTokens | None, room: int) -> Progress:
+    """Before the first new token, with room for so many."""
+    rows = logits.shape[0]
+    return Progress(
+        jnp.int32(0),
+        logits,
+        jnp.isnan(logits).any(),
+        state,
+        seen,
+        jnp.zeros((rows,), bool),
+        jnp.zeros((rows,), jnp.int32),
+        jnp.zeros((rows,), jnp.int32),
+        jnp.zeros((rows, room), jnp.int32),
+        jnp.zeros((rows, room), jnp.float32),
+    )
+
+
+def token_room(max_new_tokens: int) -> int:
+    """Places for new tokens, in powers of two.
+
+    Example:
+      >>> token_room(100)
+      128
+    """
+    return max(_LEAST_ROOM, 1 << (max_new_tokens - 1).bit_length())
+
+
+def advance(network: Network, progress: Progress, rules: Rules, until: int) -> Progress:
+    """Generate until ``until`` tokens are there, all rows have ended, or logits are NaN.
+
+    One compiled loop for any number of tokens: called for one at a time it streams. The memory of
+    ``progress``, its cache included, is used again.
+    """
+    return _advance(*network[:2], network[2:], progress, (rules, until))
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _advance(
+    model: LlamaLM,
+    options: SparseOptions,
+    arrays: tuple[Any, ...],
+    progress: Progress,
+    bounds: tuple[Rules, jax.Array],
+) -> Progress:
+    rules, until = bounds
+    network = Network(model, options, *arrays)
+
+    def goes_on(progress: Progress) -> jax.Array:
+        return (progress.step < until) & ~progress.stopped.all() & ~progress.is_nan
+
+    return jax.lax.while_loop(goes_on, partial(_one_token, network, rules), progress)
+
+
+def _one_token(network: Network, rules: Rules, before: Progress) -> Progress:
+    step, rows = before.step, jnp.arange(before.last.shape[0])
+    options = {"temperature": 0, "seen": before.seen, **rules.sampling}
+    token = sample(jax.random.fold_in(rules.key, step), before.logits, **options)
+    log_probability = jax.nn.log_softmax(before.logits)[rows, token].astype(jnp.float32)
+    token = jnp.where(before.stopped, rules.pad_token, token)
+    log_probability = jnp.where(before.stopped, 0, log_probability)
+    goes_on = (~before.stopped).astype(jnp.int32)
+    logits, state = _logits(network, token[:, None], before.state, goes_on)
+    stopped = before.stopped
+    if rules.stop_tokens is not None:
+        stopped |= (token[:, None] == rules.stop_tokens).any(axis=1)
+    return Progress(
+        step + 1,
+        jnp.where(before.stopped[:, None], before.logits, logits),
+        jnp.isnan(logits).any(),
+        state,
+        None if before.seen is None else before.seen.at[rows, token].set(True),
+        stopped,
+        before.lengths + goes_on,
+        token,
+        before.tokens.at[:, step].set(token),
+        before.log_probabilities.at[:, step].set(log_probability),
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _read(
+    model: LlamaLM,
+    options: SparseOptions,
+    arrays: tuple[Any, ...],
+    before: tuple[Logits, LlamaState],
+    read: tuple[jax.Array, jax.Array],
+) -> tuple[Logits, LlamaState]:
+    tokens, counts = read
+    logits, state = _logits(Network(model, options, *arrays), tokens, before[1], counts)
+    return jnp.where(counts[:, None] > 0, logits, before[0]), state
+
+
+def _logits(
+    network: Network, tokens: jax.Array, state: LlamaState, counts: jax.Array
+) -> tuple[Logits, LlamaState]:
+    """Logits (b, v) after each row's last token alone: a prompt's other ones would fill memory."""
+    model, variables = network.model, {"params": network.params}
+    options = {
+        "counts": counts,
+        "predictors": network.predictors,
+        "fitted": network.fitted,
+        **network.options.as_options(),
+    }
+    found = model.apply(variables, tokens, state, method="hidden", **options)
+    hidden, after = cast(tuple[jax.Array, LlamaState], found)
+    last = jnp.take_along_axis(hidden, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
+    return cast(jax.Array, model.apply(variables, last, method="logits")), after
