@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.cache_statistics import CacheStatistics as CacheStatistics
     from sparsejax.models.sparse_inference.calibrate import Calibration as Calibration
     from sparsejax.models.sparse_inference.calibrate import calibrate as calibrate
+    from sparsejax.models.sparse_inference.coactivation import coactivation_order as coactivation_order
+    from sparsejax.models.sparse_inference.compensation import Compensation as Compensation
+    from sparsejax.models.sparse_inference.compensation import compensation_errors as compensation_errors
+    from sparsejax.models.sparse_inference.compensation import fit_compensation as fit_compensation
+    from sparsejax.models.sparse_inference.ffn import SparseFFN as SparseFFN
+    from sparsejax.models.sparse_inference.ffn_hot import hot_cold_ffn as hot_cold_ffn
+    from sparsejax.models.sparse_inference.ffn_hot import split_hot as split_hot
+    from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn as predicted_ffn
+    from sparsejax.models.sparse_inference.ffn_permute import permute_blocks as permute_blocks
+    from sparsejax.models.sparse_inference.ffn_permute import permute_ffn as permute_ffn
+    from sparsejax.models.sparse_inference.ffn_permute import permute_predictor as permute_predictor
+    from sparsejax.models.sparse_inference.ffn_plan import FFNPlan as FFNPlan
     from sparsejax.models.sparse_inference.hot_cold import NeuronCounts as NeuronCounts
     from sparsejax.models.sparse_inference.placement import Placement as Placement
     from sparsejax.models.sparse_inference.placement import place as place
@@ -33,7 +45,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "CacheStatistics": "cache_statistics",
     "Calibration": "calibrate",
+    "Compensation": "compensation",
     "Dense": "predictor_exact",
+    "FFNPlan": "ffn_plan",
     "GateThreshold": "predictor_exact",
     "LookAhead": "predictor_ahead",
     "LowRankPredictor": "predictor",
@@ -44,13 +58,23 @@ _HOMES = {
     "Oracle": "predictor_exact",
     "Placement": "placement",
     "PredictorStatistics": "statistics",
+    "SparseFFN": "ffn",
     "StoredFFN": "store_ffn",
     "calibrate": "calibrate",
+    "coactivation_order": "coactivation",
+    "compensation_errors": "compensation",
+    "fit_compensation": "compensation",
+    "hot_cold_ffn": "ffn_hot",
+    "permute_blocks": "ffn_permute",
+    "permute_ffn": "ffn_permute",
+    "permute_predictor": "ffn_permute",
     "place": "placement",
+    "predicted_ffn": "ffn_paths",
     "predictor_statistics": "statistics",
     "read_activation_counts": "placement",
     "select": "selection",
     "select_mask": "selection",
+    "split_hot": "ffn_hot",
     "write_neurons": "store_file",
 }
 """Imported when first asked for: reading a file needs no network, and running one no calibration."""
@@ -59,7 +83,9 @@ __all__ = [
     "CacheConfig",
     "CacheStatistics",
     "Calibration",
+    "Compensation",
     "Dense",
+    "FFNPlan",
     "GateThreshold",
     "LookAhead",
     "LowRankPredictor",
@@ -71,14 +97,24 @@ __all__ = [
     "Oracle",
     "Placement",
     "PredictorStatistics",
+    "SparseFFN",
     "SparsityConfig",
     "StoredFFN",
     "calibrate",
+    "coactivation_order",
+    "compensation_errors",
+    "fit_compensation",
+    "hot_cold_ffn",
+    "permute_blocks",
+    "permute_ffn",
+    "permute_predictor",
     "place",
+    "predicted_ffn",
     "predictor_statistics",
     "read_activation_counts",
     "select",
     "select_mask",
+    "split_hot",
     "write_neurons",
 ]
 

@@ -1,0 +1,153 @@
+"""The feed-forward part of which each token computes the neurons that a predictor names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sparsejax.models.sparse_inference.compensation import Compensation
+from sparsejax.models.sparse_inference.config import ModelConfig, SparsityConfig
+from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
+from sparsejax.ops.sparse_ffn import FFNWeights, check_activation, dense_ffn, listed_ffn
+
+
+class SparseFFN(nn.Module):
+    """``y = b_out + sum_j act(w_in[j] x + b_in[j]) w_out[j]`` over the active neurons j, or a gated one.
+
+    Attributes:
+      d_model: width of the inputs.
+      d_ff: neurons.
+      d_out: width of the outputs; None is ``d_model``.
+      activation: a name in `ops.sparse_ffn.ACTIVATIONS`, or with gates in `GATED_ACTIVATIONS` too. The
+        published GELU is "gelu_tanh"; PowerInfer's PAR is "reglu", its SYM "drelu", its SEQ no gate.
+      gated: there is a ``w_gate``.
+      use_bias: every matrix has a bias.
+      sparsity: of calls with scores that give none.
+      plan: how neurons are chosen and computed.
+      compensation_rank: of a linear map of the inputs that is added to sparse outputs; None has none.
+
+    Example:
+      >>> ffn = SparseFFN(d_model=8, d_ff=32, activation="swiglu", gated=True)
+      >>> params = ffn.init(jax.random.key(0), jnp.ones(8))
+      >>> ffn.apply(params, jnp.ones(8), indices=jnp.array([1, 5])).shape
+      (8,)
+
+    Source: specs/sparse_inference.md section 3.
+    """
+
+    d_model: int
+    d_ff: int
+    d_out: int | None = None
+    activation: str = "gelu_tanh"
+    gated: bool = False
+    use_bias: bool = True
+    sparsity: SparsityConfig | None = None
+    plan: FFNPlan = FFNPlan()
+    compensation_rank: int | None = None
+
+    @classmethod
+    def of_config(cls, config: ModelConfig, **options: Any) -> SparseFFN:
+        """With the sizes, the activation and the sparsity of a published config.
+
+        Args:
+          config: sizes.
+          options: further attributes.
+
+        Example:
+          >>> SparseFFN.of_config(ModelConfig(8, 32, 4, rank=2)).d_out
+          4
+        """
+        return cls(
+            config.input_dim,
+            config.hidden_dim,
+            config.output_dim,
+            **{"activation": config.activation, "sparsity": config.sparsity, **options},
+        )
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        scores: jax.Array | None = None,
+        predictor: Any = None,
+        indices: jax.Array | None = None,
+        sparsity: SparsityConfig | None = None,
+        strict: bool = False,
+    ) -> jax.Array:
+        """Outputs (*b, o) from inputs (*b, d): of all neurons, unless something says which.
+
+        Args:
+          inputs: (*b, d).
+          scores: (*b, f) of the neurons, whose best are computed.
+          predictor: anything with ``scores(inputs)``, instead of scores.
+          indices: integers (k,) or (*b, k), the neurons themselves; one listed twice counts twice.
+          sparsity: how many neurons scores choose; None is the attribute.
+          strict: refuse empty choices, NaN scores and indices out of range; only outside of jit.
+
+        Raises:
+          ValueError: shapes that do not fit, two ways to say which neurons, scores without a sparsity, an
+            unknown activation; in strict mode NaN scores or an empty choice.
+          IndexError: in strict mode, an index out of range.
+        """
+        check_activation(self.activation, gated=self.gated)
+        if inputs.ndim == 0 or inputs.shape[-1] != self.d_model:
+            raise ValueError(f"inputs of shape {inputs.shape} do not fit: (..., {self.d_model}) is needed")
+        if sum(given is not None for given in (scores, predictor, indices)) > 1:
+            raise ValueError("give scores, a predictor or indices, only one of them")
+        weights, fitted = self._weights(), self._compensation()
+        if indices is not None:
+            return listed_ffn(inputs, weights, indices, activation=self.activation, strict=strict)
+        scores = scores if predictor is None else predictor.scores(inputs)
+        if scores is None:
+            return dense_ffn(inputs, weights, activation=self.activation)
+        sparsity = self.sparsity if sparsity is None else sparsity
+        if sparsity is None:
+            raise ValueError("scores choose nothing by themselves; give a sparsity, such as with_top_k(100)")
+        return predicted_ffn(
+            inputs,
+            weights,
+            scores,
+            sparsity,
+            activation=self.activation,
+            plan=self.plan,
+            fitted=fitted,
+            strict=strict,
+        )
+
+    def _weights(self) -> FFNWeights:
+        outputs = self.d_model if self.d_out is None else self.d_out
+        narrow = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
+        w_in = self.param("w_in", narrow, (self.d_ff, self.d_model))
+        w_out = self.param("w_out", nn.initializers.lecun_normal(), (self.d_ff, outputs))
+        weights = FFNWeights(w_in, w_out)
+        if self.gated:
+            weights = weights._replace(w_gate=self.param("w_gate", narrow, (self.d_ff, self.d_model)))
+        if not self.use_bias:
+            return weights
+        zeros = nn.initializers.zeros
+        b_gate = self.param("b_gate", zeros, (self.d_ff,)) if self.gated else None
+        return weights._replace(
+            b_in=self.param("b_in", zeros, (self.d_ff,)),
+            b_gate=b_gate,
+            b_out=self.param("b_out", zeros, (outputs,)),
+        )
+
+    def _compensation(self) -> Compensation | None:
+        if self.compensation_rank is None:
+            return None
+        rank, outputs = self.compensation_rank, self.d_model if self.d_out is None else self.d_out
+
+        def zeros(key: jax.Array) -> dict[str, jax.Array]:
+            del key
+            return {
+                "u": jnp.zeros((outputs, rank)),
+                "v": jnp.zeros((rank, self.d_model)),
+                "c": jnp.zeros(outputs),
+            }
+
+        return Compensation.of(self.param("compensation", zeros))
