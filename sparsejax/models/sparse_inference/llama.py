@@ -57,7 +57,7 @@ class Reading(NamedTuple):
 
 
 class LlamaBlock(nn.Module):
-    """One block; the residual stream (b, t, d), and its keys and values for the state."""
+    """One block of attention and FFN."""
 
     config: LlamaConfig
 
@@ -68,8 +68,13 @@ class LlamaBlock(nn.Module):
         cache: tuple[jax.Array, jax.Array] | None,
         reading: Reading,
         selection: Selection | None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-        """From the residual stream, the keys and values before, and how neurons are selected."""
+        earlier: Sequence[jax.Array],
+    ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array] | None]:
+        """From the residual stream, the keys and values before, and how neurons are selected.
+
+        Returns:
+          the residual stream, what the FFN has read of it, and keys and values.
+        """
         config = self.config
         parts = {name: self._matrix(name) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
         normed = rms_norm(hidden, self._norm("attn_norm"), config.norm_eps)
@@ -89,7 +94,8 @@ class LlamaBlock(nn.Module):
             self._matrix(name) for name in ("ffn_gate", "ffn_up", "ffn_down")
         )
         weights = GatedWeights(gate, up, down, b_gate, b_up, b_down)
-        return hidden + feed_forward(normed, weights, config.activation, selection), kept
+        fed = feed_forward(normed, weights, config.activation, selection, earlier)
+        return hidden + fed, normed, kept
 
     def _matrix(self, name: str) -> tuple[Matrix, jax.Array | None]:
         return MatrixParams(self.config, self.name, use_bias=name in self.config.biases, name=name)()
@@ -180,11 +186,12 @@ class LlamaLM(nn.Module):
         selections = per_layer(
             predictors, active_fraction, sparsity, plan, fitted, layers=self.config.n_layers
         )
-        kept = []
+        kept, earlier = [], []
         for number, (block, selection) in enumerate(zip(self.blk, selections, strict=True)):
             cache = None if state is None else (state.keys[number], state.values[number])
-            hidden, own = block(hidden, cache, reading, selection)
+            hidden, read, own = block(hidden, cache, reading, selection, earlier)
             kept.append(own)
+            earlier.append(read)
         hidden = rms_norm(hidden, norm, self.config.norm_eps)
         if state is None and room == 0:
             return hidden, None

@@ -14,6 +14,7 @@ from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
 from sparsejax.models.sparse_inference.llama_layers import Matrix, linear
+from sparsejax.models.sparse_inference.predictor_ahead import scores_of_layer
 from sparsejax.ops.quantized import QuantizedTensor
 from sparsejax.ops.sparse_ffn import FFNWeights, activated, dense_ffn, masked_ffn, top_k_mask
 
@@ -157,7 +158,11 @@ def per_layer(
 
 
 def feed_forward(
-    inputs: jax.Array, weights: GatedWeights, activation: str, selection: Selection | None
+    inputs: jax.Array,
+    weights: GatedWeights,
+    activation: str,
+    selection: Selection | None,
+    earlier: Sequence[jax.Array] = (),
 ) -> jax.Array:
     """Outputs (b, t, d) of an FFN.
 
@@ -166,6 +171,7 @@ def feed_forward(
       weights: plain or quantised.
       activation: a name in `ACTIVATIONS` or `GATED_ACTIVATIONS`.
       selection: of the neurons; None computes all.
+      earlier: inputs of the blocks before, which a `LookAhead` reads.
     """
     if selection is None:
         return (
@@ -173,7 +179,7 @@ def feed_forward(
             if weights.is_plain
             else _all(inputs, weights, activation, None)
         )
-    scores = selection.predictor.scores(inputs)
+    scores = scores_of_layer(selection.predictor, (*earlier, inputs), len(earlier))
     plan = default_plan(weights) if selection.plan is None else selection.plan
     if isinstance(selection.sparsity, jax.Array):
         mask = _traced_mask(scores, selection.sparsity)
