@@ -23,16 +23,38 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.ffn_permute import permute_ffn as permute_ffn
     from sparsejax.models.sparse_inference.ffn_permute import permute_predictor as permute_predictor
     from sparsejax.models.sparse_inference.ffn_plan import FFNPlan as FFNPlan
+    from sparsejax.models.sparse_inference.generation import Generated as Generated
+    from sparsejax.models.sparse_inference.generation import generate as generate
+    from sparsejax.models.sparse_inference.generation import stream as stream
+    from sparsejax.models.sparse_inference.gguf import GGUFError as GGUFError
+    from sparsejax.models.sparse_inference.gguf import GGUFFile as GGUFFile
+    from sparsejax.models.sparse_inference.gguf import GGUFTensor as GGUFTensor
+    from sparsejax.models.sparse_inference.gguf import read_gguf as read_gguf
+    from sparsejax.models.sparse_inference.gguf import write_gguf as write_gguf
     from sparsejax.models.sparse_inference.hot_cold import NeuronCounts as NeuronCounts
+    from sparsejax.models.sparse_inference.llama import LlamaLM as LlamaLM
+    from sparsejax.models.sparse_inference.llama import LlamaOutput as LlamaOutput
+    from sparsejax.models.sparse_inference.llama_config import LlamaConfig as LlamaConfig
+    from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs as collect_ffn_inputs
+    from sparsejax.models.sparse_inference.llama_observe import ffn_weights as ffn_weights
+    from sparsejax.models.sparse_inference.llama_perplexity import perplexity as perplexity
+    from sparsejax.models.sparse_inference.llama_state import LlamaState as LlamaState
+    from sparsejax.models.sparse_inference.llama_state import grow_state as grow_state
+    from sparsejax.models.sparse_inference.llama_state import initial_state as initial_state
+    from sparsejax.models.sparse_inference.llama_weights import quantize_llama as quantize_llama
+    from sparsejax.models.sparse_inference.part_modules import predictor_of as predictor_of
     from sparsejax.models.sparse_inference.placement import Placement as Placement
     from sparsejax.models.sparse_inference.placement import place as place
     from sparsejax.models.sparse_inference.placement import read_activation_counts as read_activation_counts
+    from sparsejax.models.sparse_inference.powerinfer import PowerInferPredictors as PowerInferPredictors
+    from sparsejax.models.sparse_inference.powerinfer import read_powerinfer as read_powerinfer
     from sparsejax.models.sparse_inference.predictor import LowRankPredictor as LowRankPredictor
     from sparsejax.models.sparse_inference.predictor import MLPPredictor as MLPPredictor
     from sparsejax.models.sparse_inference.predictor_ahead import LookAhead as LookAhead
     from sparsejax.models.sparse_inference.predictor_exact import Dense as Dense
     from sparsejax.models.sparse_inference.predictor_exact import GateThreshold as GateThreshold
     from sparsejax.models.sparse_inference.predictor_exact import Oracle as Oracle
+    from sparsejax.models.sparse_inference.rope import RopeConfig as RopeConfig
     from sparsejax.models.sparse_inference.selection import select as select
     from sparsejax.models.sparse_inference.selection import select_mask as select_mask
     from sparsejax.models.sparse_inference.statistics import PredictorStatistics as PredictorStatistics
@@ -41,6 +63,8 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.store_ffn import StoredFFN as StoredFFN
     from sparsejax.models.sparse_inference.store_file import NeuronFile as NeuronFile
     from sparsejax.models.sparse_inference.store_file import write_neurons as write_neurons
+    from sparsejax.models.sparse_inference.tokenizer import Tokenizer as Tokenizer
+    from sparsejax.models.sparse_inference.tokenizer import read_tokenizer as read_tokenizer
 
 _HOMES = {
     "CacheStatistics": "cache_statistics",
@@ -48,7 +72,15 @@ _HOMES = {
     "Compensation": "compensation",
     "Dense": "predictor_exact",
     "FFNPlan": "ffn_plan",
+    "GGUFError": "gguf",
+    "GGUFFile": "gguf",
+    "GGUFTensor": "gguf",
     "GateThreshold": "predictor_exact",
+    "Generated": "generation",
+    "LlamaConfig": "llama_config",
+    "LlamaLM": "llama",
+    "LlamaOutput": "llama",
+    "LlamaState": "llama_state",
     "LookAhead": "predictor_ahead",
     "LowRankPredictor": "predictor",
     "MLPPredictor": "predictor",
@@ -57,24 +89,40 @@ _HOMES = {
     "NeuronStore": "store",
     "Oracle": "predictor_exact",
     "Placement": "placement",
+    "PowerInferPredictors": "powerinfer",
     "PredictorStatistics": "statistics",
+    "RopeConfig": "rope",
     "SparseFFN": "ffn",
     "StoredFFN": "store_ffn",
+    "Tokenizer": "tokenizer",
     "calibrate": "calibrate",
     "coactivation_order": "coactivation",
+    "collect_ffn_inputs": "llama_observe",
     "compensation_errors": "compensation",
+    "ffn_weights": "llama_observe",
     "fit_compensation": "compensation",
+    "generate": "generation",
+    "grow_state": "llama_state",
     "hot_cold_ffn": "ffn_hot",
+    "initial_state": "llama_state",
     "permute_blocks": "ffn_permute",
     "permute_ffn": "ffn_permute",
     "permute_predictor": "ffn_permute",
+    "perplexity": "llama_perplexity",
     "place": "placement",
     "predicted_ffn": "ffn_paths",
+    "predictor_of": "part_modules",
     "predictor_statistics": "statistics",
+    "quantize_llama": "llama_weights",
     "read_activation_counts": "placement",
+    "read_gguf": "gguf",
+    "read_powerinfer": "powerinfer",
+    "read_tokenizer": "tokenizer",
     "select": "selection",
     "select_mask": "selection",
     "split_hot": "ffn_hot",
+    "stream": "generation",
+    "write_gguf": "gguf",
     "write_neurons": "store_file",
 }
 """Imported when first asked for: reading a file needs no network, and running one no calibration."""
@@ -86,7 +134,15 @@ __all__ = [
     "Compensation",
     "Dense",
     "FFNPlan",
+    "GGUFError",
+    "GGUFFile",
+    "GGUFTensor",
     "GateThreshold",
+    "Generated",
+    "LlamaConfig",
+    "LlamaLM",
+    "LlamaOutput",
+    "LlamaState",
     "LookAhead",
     "LowRankPredictor",
     "MLPPredictor",
@@ -96,25 +152,41 @@ __all__ = [
     "NeuronStore",
     "Oracle",
     "Placement",
+    "PowerInferPredictors",
     "PredictorStatistics",
+    "RopeConfig",
     "SparseFFN",
     "SparsityConfig",
     "StoredFFN",
+    "Tokenizer",
     "calibrate",
     "coactivation_order",
+    "collect_ffn_inputs",
     "compensation_errors",
+    "ffn_weights",
     "fit_compensation",
+    "generate",
+    "grow_state",
     "hot_cold_ffn",
+    "initial_state",
     "permute_blocks",
     "permute_ffn",
     "permute_predictor",
+    "perplexity",
     "place",
     "predicted_ffn",
+    "predictor_of",
     "predictor_statistics",
+    "quantize_llama",
     "read_activation_counts",
+    "read_gguf",
+    "read_powerinfer",
+    "read_tokenizer",
     "select",
     "select_mask",
     "split_hot",
+    "stream",
+    "write_gguf",
     "write_neurons",
 ]
 
