@@ -14,7 +14,7 @@ import numpy as np
 from sparsejax.checkpoint import gguf, json_file, npz_file, onnx_file, torch_file
 from sparsejax.checkpoint.checkpoint import Source
 from sparsejax.checkpoint.container import Layout, LazyArray, is_array, unpack
-from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.checkpoint.errors import CheckpointError, file_name
 from sparsejax.checkpoint.native.header import HEADER_FILE
 from sparsejax.checkpoint.readable import check_readable, located
 from sparsejax.checkpoint.torch_format import bulk
@@ -79,6 +79,8 @@ def _gguf_source(path: Path) -> SourceFile:
     details = {"version": file.version, "types": file.types}
     layout = Layout("gguf", keys=tuple(file.tensors), beside=tuple(file.metadata), details=details)
     tensors = cast(dict[str, LazyArray], dict(file.tensors))
+    if file.problem is not None:
+        file.problem.args = (f"{file_name(path)}: {file.problem}",)
     return SourceFile(path, tensors, file.metadata, layout, facts=file.facts(), problem=file.problem)
 
 

@@ -11,15 +11,16 @@ from sparsejax.cli.arguments import File, Override, UserError, overrides_of
 
 Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
 Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
-_WRITTEN = (".pt", ".pth", ".npz")
-_NOT_WRITTEN = (".bin", ".ckpt", ".gguf", ".json", ".onnx", ".safetensors", ".h5")
+_WRITTEN = (".pt", ".pth", ".npz", ".gguf", ".json")
+_OF_SOME = (".gguf", ".json")  # families that have such files
+_NOT_WRITTEN = (".bin", ".ckpt", ".onnx", ".safetensors", ".h5")
 
 
 def inspect(path: File) -> None:
     """Show what a checkpoint file or directory holds, without reading its data or running anything in it.
 
     Args:
-      path: .pt, .pth, .npz, .onnx (its weights) or a sparsejax directory.
+      path: .pt, .pth, .npz, .gguf, .json, .onnx (its weights) or a sparsejax directory.
     """
     from sparsejax.checkpoint.inspection import inspect as look
     from sparsejax.console import show_report
@@ -33,22 +34,27 @@ def inspect(path: File) -> None:
 def convert(
     src: Src, dst: Dst, kind: str | None = None, variant: str | None = None, override: Override = ()
 ) -> None:
-    """Convert a checkpoint: to a sparsejax directory, or back to .pt / .npz by the suffix of DST.
+    """Convert a checkpoint: to a sparsejax directory, or back to its own kind of file by the suffix of DST.
 
     Args:
       src: file or directory to read.
-      dst: directory, or file ending in .pt, .pth or .npz.
+      dst: directory, or file ending in .pt, .pth or .npz, or, of sparse inference, in .gguf or .json.
       kind: family to take instead of the detected one.
-      variant: layout to read src in, or, for a .pt or .npz dst, to write.
+      variant: layout to read src in, or, for a dst that is a file, to write.
       override: config values, NAME=VALUE.
     """
     from sparsejax.checkpoint.load import load
+    from sparsejax.checkpoint.registry import find
     from sparsejax.checkpoint.save import export_pt, save
 
-    to_file = dst.suffix.lower() in _WRITTEN
-    if dst.suffix.lower() in _NOT_WRITTEN:
-        raise UserError(f"{dst}: cannot be written; give a name ending in .pt or .npz, or a directory")
+    suffix = dst.suffix.lower()
+    to_file = suffix in _WRITTEN
+    refused = UserError(f"{dst}: cannot be written; give a name ending in .pt or .npz, or a directory")
+    if suffix in _NOT_WRITTEN:
+        raise refused
     ck = load(src, kind=kind, variant=None if to_file else variant, overrides=overrides_of(override))
+    if suffix in _OF_SOME and suffix[1:] not in find(ck.kind).file_formats.values():
+        raise refused
     if to_file:
         export_pt(ck, dst, variant=variant)
     else:

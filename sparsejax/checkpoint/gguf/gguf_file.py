@@ -30,6 +30,7 @@ class GGUFFile:
 
     Example:
       >>> import os, tempfile
+      >>> from sparsejax.checkpoint.gguf import read_gguf, write_gguf
       >>> path = os.path.join(tempfile.mkdtemp(), "w.gguf")
       >>> write_gguf(path, {"general.name": "toy"}, {"w": np.zeros(8, np.float32)})
       >>> file = read_gguf(path)

@@ -66,6 +66,8 @@ def read_gguf(path: str | os.PathLike[str], *, strict: bool = True) -> GGUFFile:
 
     Example:
       >>> import os, tempfile
+      >>> from sparsejax.checkpoint.gguf import write_gguf
+      >>> from sparsejax.ops.quantized import QuantizedTensor
       >>> path = os.path.join(tempfile.mkdtemp(), "w.gguf")
       >>> weights = QuantizedTensor.quantize(np.ones((4, 32)), "q4_0")
       >>> write_gguf(path, {"llama.block_count": 2}, {"w": weights})

@@ -27,6 +27,7 @@ class GGUFTensor:
 
     Example:
       >>> import os, tempfile
+      >>> from sparsejax.checkpoint.gguf import read_gguf, write_gguf
       >>> path = os.path.join(tempfile.mkdtemp(), "w.gguf")
       >>> write_gguf(path, {}, {"w": np.arange(6, dtype=np.float16).reshape(2, 3)})
       >>> tensor = read_gguf(path).tensors["w"]

@@ -50,6 +50,7 @@ def write_gguf(
 
     Example:
       >>> import os, tempfile
+      >>> from sparsejax.checkpoint.gguf import read_gguf
       >>> path = os.path.join(tempfile.mkdtemp(), "w.gguf")
       >>> write_gguf(path, {"general.name": "toy", "toy.sizes": [1, 2]}, {"w": np.ones((2, 3), np.float32)})
       >>> file = read_gguf(path)

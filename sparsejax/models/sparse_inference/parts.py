@@ -1,0 +1,124 @@
+"""The kinds of models that a checkpoint of the family may be, each with its module and its inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.checkpoint.errors import CorruptFileError, MissingKeyError, shown
+from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
+
+CONFIGS: dict[str, Any] = {
+    "llama": LlamaConfig,
+    "ffn": FFNConfig,
+    "predictor": ScorerConfig,
+    "weights": WeightsConfig,
+}
+"""Configs by the name that a checkpoint directory has for them."""
+
+
+def build(config: Any) -> Any:
+    """The module of a config."""
+    if isinstance(config, LlamaConfig):
+        from sparsejax.models.sparse_inference.llama import LlamaLM  # a file of another family needs none
+
+        return LlamaLM(config)
+    if isinstance(config, FFNConfig):
+        from sparsejax.models.sparse_inference.ffn import SparseFFN
+
+        return SparseFFN(config.d_model, config.d_ff, config.d_out, activation=config.activation)
+    from sparsejax.models.sparse_inference.part_modules import AffineMatrix, Scorer
+
+    return Scorer(config) if isinstance(config, ScorerConfig) else AffineMatrix(config)
+
+
+def example_inputs(config: Any) -> tuple[Any, ...]:
+    """Inputs that make the module's parameters."""
+    if isinstance(config, LlamaConfig):
+        return (jnp.zeros((1, 1), jnp.int32),)
+    return (jnp.zeros((_width(config),)),)
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """Plain values, with the kind of the config among them."""
+    name = next(name for name, kind in CONFIGS.items() if isinstance(config, kind))
+    return {"part": name, **config.to_json()}
+
+
+def config_from_json(document: Mapping[str, Any]) -> Any:
+    """The inverse of `config_to_json`.
+
+    Raises:
+      CorruptFileError: it is none.
+    """
+    fields = dict(document)
+    kind = CONFIGS.get(fields.pop("part", None))
+    if kind is None:
+        raise CorruptFileError("the config does not say which part it is of; convert the file again")
+    try:
+        return kind.from_json(fields)
+    except (TypeError, ValueError, KeyError) as error:
+        raise CorruptFileError(f"the config is none of {kind.__name__}: {error}") from error
+
+
+def without_formats(config: LlamaConfig) -> LlamaConfig:
+    """The config with all weights plain."""
+    return dataclasses.replace(config, formats=())
+
+
+def check_inputs(config: Any, *inputs: Any, **options: Any) -> None:
+    """Refuse inputs of a shape or type that the module cannot take.
+
+    Raises:
+      ValueError: says what is needed.
+    """
+    del options
+    if len(inputs) not in ((1, 2) if isinstance(config, LlamaConfig) else (1,)):
+        raise ValueError(f"one array of inputs is needed, not {len(inputs)} arguments")
+    first = jnp.asarray(inputs[0]) if not isinstance(inputs[0], jax.Array) else inputs[0]
+    if isinstance(config, LlamaConfig):
+        _check_tokens(first, config.vocab_size)
+        return
+    if not first.ndim or first.shape[-1] != _width(config):
+        raise ValueError(f"inputs of shape {first.shape} do not fit: (..., {_width(config)}) is needed")
+    if not jnp.issubdtype(first.dtype, jnp.floating) and first.dtype.kind not in "iub":
+        raise ValueError(f"inputs are {first.dtype}, real numbers are needed")
+
+
+def evaluate(ck: Any, inputs: Mapping[str, Any]) -> jax.Array:
+    """Outputs on a reference's ``ids`` or ``tokens`` of a network, or ``x`` or ``inputs`` of a part.
+
+    Raises:
+      MissingKeyError: there are none.
+    """
+    is_network = isinstance(ck.config, LlamaConfig)
+    names = ("ids", "tokens") if is_network else ("x", "inputs", "features")
+    name = next((name for name in names if name in inputs), None)
+    if name is None:
+        raise MissingKeyError(f"an array named {names[0]!r} or {names[1]!r} is needed; found {shown(inputs)}")
+    values = jnp.asarray(inputs[name])
+    if not is_network:
+        return ck.apply(values)
+    logits = ck.apply(jnp.atleast_2d(values), capacity=0).logits
+    return logits if values.ndim > 1 else logits[0]
+
+
+def _check_tokens(tokens: jax.Array, vocab_size: int) -> None:
+    if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise ValueError(
+            f"tokens of shape {tokens.shape} and {tokens.dtype} do not fit: integers (b, t) are needed"
+        )
+    if isinstance(tokens, jax.core.Tracer) or not tokens.size:
+        return
+    least, most = int(tokens.min()), int(tokens.max())
+    if least < 0 or most >= vocab_size:
+        raise ValueError(f"tokens from {least} to {most} do not fit: 0 to {vocab_size - 1} are possible")
+
+
+def _width(config: Any) -> int:
+    return config.shape[1] if isinstance(config, WeightsConfig) else config.d_model
