@@ -76,7 +76,7 @@ def perplexity_curves(curves: Mapping[str, Mapping[str, Mapping[float, float]]])
         fraction; 1.0 must be among the fractions.
 
     Returns:
-      a figure with a panel per network. A curve that leaves the panel goes on above it.
+      a figure with a panel per network, as high as the curves that are not of random choices.
     """
     from matplotlib.ticker import FixedLocator, NullLocator
 
@@ -87,9 +87,10 @@ def perplexity_curves(curves: Mapping[str, Mapping[str, Mapping[float, float]]])
             fractions = sorted(table)
             axis.plot(fractions, [table[part] for part in fractions], label=way, markersize=5, **_look(way))
         axis.axhspan(0, 1.03 * dense, color="tab:green", alpha=0.08)
-        highest = max(value for table in ways.values() for value in table.values())
-        lowest = min(value for table in ways.values() for value in table.values())
-        axis.set_ylim(0.97 * lowest, min(1.05 * highest, _HIGHEST * dense))
+        # A choice at random would leave the others no room.
+        shown = [value for way, table in ways.items() if way != "random" for value in table.values()]
+        highest = max(1.15 * dense, *(1.05 * value for value in shown))
+        axis.set_ylim(0.98 * min(dense, *shown), min(highest, _HIGHEST * dense))
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(FixedLocator(_TICKS))
         axis.xaxis.set_minor_locator(NullLocator())
