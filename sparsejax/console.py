@@ -16,7 +16,8 @@ from sparsejax.checkpoint.verification import Check
 from sparsejax.demo import DemoRow
 
 if TYPE_CHECKING:
-    from sparsejax.training.recipes import force_field, sprout, ten
+    from sparsejax.training.recipes import force_field, llama, sprout, ten
+    from sparsejax.training.recipes.llama_calibrate import Calibrated
     from sparsejax.training.recipes.sprout_fill_mask import Guess
     from sparsejax.training.recipes.ultra_sparse import Prepared, Trained
 
@@ -30,14 +31,16 @@ def show_report(report: Report, max_rows: int = 200) -> None:
         "config": report.config,
         "container": report.container or "(bare)",
         "prefix": report.prefix,
+        **report.facts,
         "beside it": ", ".join(report.metadata),
         "pickle globals": ", ".join(report.pickle_globals),
+        "unknown": ", ".join(report.unknown),
         "total": f"{report.num_values:,} values in {len(report.tensors)} tensors, {report.nbytes:,} bytes",
     }
     for name, value in facts.items():
         if value not in (None, ""):
             console.print(Text(f"{name:>14}  ") + _plain(str(value)), soft_wrap=True)
-    table = Table("key", "shape", "dtype", "bytes", box=None, pad_edge=False)
+    table = Table("key", "shape", "format" if report.facts else "dtype", "bytes", box=None, pad_edge=False)
     for row in report.tensors[:max_rows]:
         table.add_row(_plain(row.key), str(row.shape), row.dtype, f"{row.nbytes:,}")
     console.print(table)
@@ -143,6 +146,26 @@ def show_masked_run(run: sprout.Prepared) -> None:
         print(line, flush=True)
 
 
+def show_llama_run(run: llama.Prepared) -> None:
+    """Print what Llama is about to be trained on what text."""
+    from sparsejax.training.recipes.llama import num_parameters
+
+    settings, (training, held_out) = run.settings, run.tokens
+    passes = settings.steps * settings.batch_size * settings.seq_len / training
+    kind = {"silu": "SwiGLU", "relu": "ReGLU"}[settings.activation]
+    lines = [
+        f"{settings.data}: {training:,} + {held_out:,} tokens (training, validation), "
+        f"vocabulary {run.tokenizer.vocab_size:,}",
+        f"llama: {kind}, {num_parameters(run):,} parameters, {settings.n_layers} blocks of "
+        f"{settings.d_ff:,} neurons, {settings.steps:,} steps of {settings.batch_size} x {settings.seq_len} "
+        f"tokens, {passes:.3g} passes over the text; written as {settings.format}",
+    ]
+    if run.standing == "unfinished":
+        lines.append(f"{run.folder}: continued from the last saved step")
+    for line in lines:
+        print(line, flush=True)
+
+
 def show_force_field_run(run: force_field.Prepared) -> None:
     """Print what force field is about to be trained on what structures."""
     settings, config = run.settings, run.config
@@ -168,9 +191,11 @@ def show_force_field_training(run: force_field.Prepared, trained: force_field.Tr
     print(f"{trained.seconds:.1f} s of training; metrics and networks: {run.folder}")
 
 
-def show_text_training(run: ten.Prepared | sprout.Prepared, trained: ten.Trained) -> None:
+def show_text_training(
+    run: ten.Prepared | sprout.Prepared | llama.Prepared, trained: ten.Trained, suffix: str = ""
+) -> None:
     """Print the perplexities of the held-out text, and where everything is."""
-    for name, found in (("best", trained.best), ("final", trained.final)):
+    for name, found in (("best" + suffix, trained.best), ("final" + suffix, trained.final)):
         score = found.score
         also = "".join(f", {what} {value:.3g}" for what, value in (score.metrics or {}).items())
         print(
@@ -178,6 +203,39 @@ def show_text_training(run: ten.Prepared | sprout.Prepared, trained: ten.Trained
             f" ({score.loss:.4f} nats per token over {score.tokens:,} tokens{also})"
         )
     print(f"{trained.seconds:.1f} s of training; metrics and networks: {run.folder}")
+
+
+def show_llama_training(run: llama.Prepared, trained: ten.Trained) -> None:
+    """Print the perplexities of the held-out text, and where the GGUF files are."""
+    show_text_training(run, trained, ".gguf")
+
+
+def show_calibration(found: Calibrated) -> None:
+    """Print what the predictors of each layer are worth, and perplexities for fewer neurons."""
+    share = f"{100 * found.active_fraction:.3g} %"
+    table = Table(
+        "layer",
+        "recall",
+        "energy kept",
+        "output error",
+        "threshold",
+        "active at it",
+        title=f"predictors on held-out text, {share} of the neurons",
+    )
+    for number, layer in enumerate(found.layers):
+        cells = (f"{value:.3f}" for value in (layer.recall, layer.energy_kept, layer.output_error))
+        at = (f"{layer.threshold:.4g}", f"{100 * layer.active_at_threshold:.1f} %")
+        table.add_row(str(number), *cells, *at)
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(width=120, highlight=False)
+    console.print(table)
+    if found.perplexities:
+        of_ways = Table("active", *found.perplexities, title="perplexity of held-out text")
+        for fraction in next(iter(found.perplexities.values())):
+            row = (f"{curve[fraction]:.3f}" for curve in found.perplexities.values())
+            of_ways.add_row(f"{100 * fraction:.3g} %", *row)
+        console.print(of_ways)
+    print(f"{found.tokens:,} tokens read in {found.seconds:.1f} s; predictors: {found.directory}")
 
 
 def show_pieces(prompt: str, pieces: Iterable[str]) -> None:
@@ -205,6 +263,7 @@ SHOWN_RUNS: Mapping[str, tuple[Callable[..., None], Callable[..., None]]] = {
     "ten": (show_text_run, show_text_training),
     "sprout": (show_masked_run, show_text_training),
     "force_field": (show_force_field_run, show_force_field_training),
+    "llama": (show_llama_run, show_llama_training),
 }
 """What is printed before and after the training of each family."""
 

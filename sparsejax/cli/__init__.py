@@ -16,6 +16,7 @@ from sparsejax.cli.arguments import UserError
 from sparsejax.cli.files import convert, demo, inspect, verify
 from sparsejax.cli.force_field import benchmark, label, md, validate
 from sparsejax.cli.networks import bench, fill_mask, generate, plot, train
+from sparsejax.cli.sparse_inference import calibrate, with_family
 from sparsejax.version import __version__
 
 _LIBRARIES = {
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "bench": bench,
     "train": train,
     "label": label,
+    "calibrate": calibrate,
     "generate": generate,
     "fill-mask": fill_mask,
     "md": md,
@@ -72,7 +74,7 @@ def _run(arguments: Sequence[str]) -> None:
         prog="sparsejax",
         description="Sparse and sub-quadratic models in JAX; reads the original PyTorch files without torch. "
         "--version prints the version; --debug, with any command, shows the traceback of an error.",
-        args=arguments or ["--help"],
+        args=with_family(arguments) or ["--help"],
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
 

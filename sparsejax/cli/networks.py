@@ -10,6 +10,8 @@ import tyro
 
 from sparsejax.cli.arguments import Override, one_line, overrides_of
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
+from sparsejax.training.recipes.llama_generate_settings import LlamaGenerateSettings
+from sparsejax.training.recipes.llama_settings import LlamaSettings
 from sparsejax.training.recipes.sprout_fill_mask_settings import FillMaskSettings
 from sparsejax.training.recipes.sprout_settings import SproutSettings
 from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
@@ -18,21 +20,27 @@ from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
 
 Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(help_behavior_hint="")]
 Target = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|sprout|force-field")]
-BenchName = Literal["ultra_sparse", "ultra_sparse_training", "ten", "sprout", "force_field"]
+BenchName = Literal[
+    "ultra_sparse", "ultra_sparse_training", "ten", "sprout", "force_field", "sparse_inference"
+]
 Recipe = (
     Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")]
     | Annotated[TenSettings, tyro.conf.subcommand("ten")]
     | Annotated[SproutSettings, tyro.conf.subcommand("sprout")]
     | Annotated[ForceFieldSettings, tyro.conf.subcommand("force-field")]
+    | Annotated[LlamaSettings, tyro.conf.subcommand("llama")]
 )
 _RECIPES = {
     UltraSparseSettings: "ultra_sparse",
     TenSettings: "ten",
     SproutSettings: "sprout",
     ForceFieldSettings: "force_field",
+    LlamaSettings: "llama",
 }
-# Of one family a union needs a second, hidden member to be a choice of subcommands.
-Generation = Annotated[TenGenerateSettings, tyro.conf.subcommand("ten")] | Annotated[None, tyro.conf.Suppress]
+Generation = (
+    Annotated[TenGenerateSettings, tyro.conf.subcommand("ten")]
+    | Annotated[LlamaGenerateSettings, tyro.conf.subcommand("llama")]
+)
 
 
 def bench(
@@ -87,13 +95,18 @@ def train(recipe: Recipe) -> None:
 
 
 def generate(settings: Generation) -> None:
-    """Continue a text with a trained network; ``sparsejax generate ten --help`` lists the settings."""
+    """Continue a text with a trained network; ``generate MODEL.gguf`` is short for ``generate llama``."""
     from sparsejax.console import show_pieces
-    from sparsejax.training.recipes.ten_generate import generated_text
 
-    assert settings is not None  # tyro asks for a family
     with one_line(ValueError):
-        pieces = generated_text(settings, overrides_of(settings.override))
+        if isinstance(settings, LlamaGenerateSettings):
+            from sparsejax.training.recipes import llama_generate
+
+            pieces = llama_generate.generated_text(settings)
+        else:
+            from sparsejax.training.recipes import ten_generate
+
+            pieces = ten_generate.generated_text(settings, overrides_of(settings.override))
         show_pieces(settings.prompt if settings.echo else "", pieces)
 
 

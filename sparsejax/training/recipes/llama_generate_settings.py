@@ -1,0 +1,49 @@
+"""What ``sparsejax generate MODEL`` is told of a Llama; light, so that other commands import no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Texts = Annotated[
+    tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")
+]
+
+
+@dataclass(frozen=True)
+class LlamaGenerateSettings:
+    """Continue a text with a Llama in a GGUF file, computing all of its neurons or some.
+
+    Attributes:
+      model: .gguf file, or sparsejax directory of one.
+      prompt: text to go on from.
+      predictors: directory that ``sparsejax calibrate`` wrote.
+      active_fraction: of the neurons that a token computes; with --predictors.
+      select: neurons one by one, or whole blocks of them, as quantised matrices hold them; auto takes single
+        ones where their matrices fit into 4 GiB without quantisation.
+      max_new_tokens: at most.
+      temperature: 0 takes the most probable token each time.
+      top_k: draw among the k most probable tokens only.
+      top_p: draw among the most probable tokens only, as few as reach this probability together.
+      repetition_penalty: above 1 makes tokens that have occurred less likely.
+      seed: of the draws.
+      stop: end before this text; repeat it for several.
+      echo: print the prompt, too.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    prompt: str
+    predictors: Path | None = None
+    active_fraction: float | None = None
+    select: Literal["auto", "neurons", "blocks"] = "auto"
+    max_new_tokens: int = 128
+    temperature: float = 0.7
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop: Texts = ()
+    echo: bool = True
