@@ -1,0 +1,91 @@
+"""A decoder with its neurons in a store says what the network says."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.models.sparse_inference.config import SparsityConfig
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
+from sparsejax.models.sparse_inference.llama import LlamaLM
+from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama_weights import quantize_llama
+from sparsejax.models.sparse_inference.predictor import LowRankPredictor
+from sparsejax.models.sparse_inference.store import NeuronStore
+from sparsejax.models.sparse_inference.store_ffn import StoredFFN
+from sparsejax.models.sparse_inference.store_llama import StoredLlama, llama_layers
+from tests.compilations import compilations
+
+CONFIG = LlamaConfig(
+    vocab_size=40, d_model=32, d_ff=128, n_layers=2, n_heads=4, n_kv_heads=2, activation="relu"
+)
+TOKENS = np.random.default_rng(0).integers(0, 40, (2, 12))
+TEN = SparsityConfig.with_top_k(10)
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = LlamaLM(CONFIG)
+    params = model.init(jax.random.key(0), jnp.asarray(TOKENS))["params"]
+    predictors = [
+        LowRankPredictor(jnp.eye(32), params[f"blk_{number}"]["ffn_gate"]["weight"]) for number in range(2)
+    ]
+    apply = jax.jit(
+        lambda params, tokens, state: model.apply(
+            {"params": params}, tokens, state, predictors=predictors, sparsity=TEN
+        )
+    )
+    return model, params, predictors, apply
+
+
+def test_a_fifth_of_the_neurons_on_the_device_gives_the_same_logits(network):
+    model, params, predictors, apply = network
+    layers = llama_layers(CONFIG, params)
+    total = sum(array.nbytes for layer in layers for array in layer if array is not None)
+    with NeuronStore.from_layers(layers, total // 5) as store:
+        stored = StoredLlama(model, params, StoredFFN(store, predictors, TEN, activation="relu"))
+        store.warm_up()
+        states: list = [None, None]
+
+        def compare(first, last):
+            tokens = jnp.asarray(TOKENS[:1, first:last])
+            found, expected = stored(tokens, states[0]), apply(params, tokens, states[1])
+            np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-6)
+            states[:] = found.state, expected.state
+            return found
+
+        for first, last in ((0, 5), (5, 6), (6, 7)):
+            compare(first, last)
+        with compilations() as counts:
+            for first in range(7, 12):
+                found = compare(first, first + 1)
+        assert not counts
+        assert found.state.lengths.tolist() == [12]
+        assert store.peak_device_bytes <= total // 5
+        assert store.statistics.hits > 0 < store.statistics.misses
+
+
+def test_quantized_networks_stay_quantized(network):
+    _, params, predictors, _ = network
+    config, params = quantize_llama(CONFIG, params, "q8_0")
+    layers, model, plan = llama_layers(config, params), LlamaLM(config), FFNPlan(block_size=32)
+    with NeuronStore.from_layers(layers, 60_000) as store:
+        ffn = StoredFFN(store, predictors, TEN, activation="relu", plan=plan)
+        found = StoredLlama(model, params, ffn)(jnp.asarray(TOKENS), capacity=0)
+    expected = model.apply({"params": params}, TOKENS, predictors=predictors, sparsity=TEN, plan=plan)
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-5)
+    assert found.state is None
+
+
+def test_what_does_not_fit_is_refused(network):
+    model, params, predictors, _ = network
+    with NeuronStore.from_layers(llama_layers(CONFIG, params), None) as store:
+        with pytest.raises(ValueError, match="2 stored layers with activation 'silu' do not fit"):
+            StoredLlama(model, params, StoredFFN(store, predictors, TEN, activation="silu"))
+        stored = StoredLlama(model, params, StoredFFN(store, predictors, TEN, activation="relu"))
+        with pytest.raises(ValueError, match=r"tokens of shape \(3,\) do not fit"):
+            stored(jnp.arange(3))
+        full = stored(jnp.asarray(TOKENS[:1, :3]), capacity=3)
+        assert jnp.isnan(stored(jnp.asarray(TOKENS[:1, 3:4]), full.state).logits).all()
