@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import jax
 import numpy as np
 
 from sparsejax.models.sparse_inference.store_units import UnitLayout, unit_arrays
@@ -42,7 +43,7 @@ class HostUnits:
       >>> from sparsejax.models.sparse_inference.store_units import unit_layout
       >>> layer = FFNWeights(np.arange(6.0).reshape(3, 2), np.ones((3, 2)))
       >>> units = HostUnits([layer], [unit_layout(layer)])
-      >>> into = [np.empty((2, 1, 2)), np.empty((2, 1, 2))]
+      >>> into = [np.empty((2, 1, 2), np.float32) for _ in range(2)]
       >>> units.read(0, np.asarray([0, 2]), into)
       >>> into[0].tolist()
       [[[0.0, 1.0]], [[4.0, 5.0]]]
@@ -78,4 +79,6 @@ class HostUnits:
 
 def bias_of(layer: FFNWeights) -> np.ndarray | None:
     """The output's bias in host memory."""
-    return None if layer.b_out is None else np.asarray(layer.b_out)
+    if layer.b_out is None:
+        return None
+    return np.asarray(layer.b_out, jax.dtypes.canonicalize_dtype(layer.b_out.dtype))

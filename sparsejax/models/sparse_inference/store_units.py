@@ -160,7 +160,9 @@ def unit_arrays(weights: FFNWeights, layout: UnitLayout) -> list[np.ndarray]:
     for field, (_, part) in zip(layout.fields, _parts(weights), strict=True):
         planes = part.ordered(_order(field.name)).planes if field.format else {"": part}
         found += [
-            np.ascontiguousarray(planes[plane.name]).reshape(layout.units, *plane.shape)
+            np.ascontiguousarray(planes[plane.name], jnp.dtype(plane.dtype)).reshape(
+                layout.units, *plane.shape
+            )
             for plane in field.planes
         ]
     return found
@@ -216,7 +218,10 @@ def checked_dtype(name: Any) -> np.dtype:
     """
     if name not in _DTYPES:
         raise ValueError(f"no dtype of weights: {name!r}")
-    return jnp.dtype(name)
+    found = jnp.dtype(name)
+    if jax.dtypes.canonicalize_dtype(found) != found:
+        raise ValueError(f"weights of {name} need jax_enable_x64")
+    return found
 
 
 def _parts(weights: FFNWeights) -> list[tuple[str, Any]]:
@@ -247,7 +252,7 @@ def _field(name: str, part: Any, neurons: int, unit: int) -> FieldLayout:
         )
     width, units = (shape[1] if axes == 2 else 0), neurons // unit
     if not isinstance(part, QuantizedTensor):
-        plane = PlaneLayout("", (unit, *shape[1:]), jnp.dtype(part.dtype).name)
+        plane = PlaneLayout("", (unit, *shape[1:]), jax.dtypes.canonicalize_dtype(part.dtype).name)
         return FieldLayout(name, width, (plane,))
     planes = jax.eval_shape(lambda tensor: tensor.ordered(_order(name)).planes, part)
     found = (

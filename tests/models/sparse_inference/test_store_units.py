@@ -74,6 +74,17 @@ def test_blocks_of_plain_neurons_can_be_units():
     assert unit_arrays(layer, layout)[0].shape == (3, 4, 8)
 
 
+def test_float64_is_what_jax_makes_of_it():
+    layer = FFNWeights(np.ones((4, 2)), np.full((4, 2), 0.1))
+    layout = unit_layout(layer)
+    assert {plane.dtype for plane in layout.planes} == {jnp.asarray(0.1).dtype.name}
+    assert unit_arrays(layer, layout)[1].dtype == np.float32
+    values = to_json(layout)
+    values["fields"][0]["planes"][0]["dtype"] = "float64"
+    with pytest.raises(ValueError, match="weights of float64 need jax_enable_x64"):
+        from_json(values)
+
+
 @pytest.mark.parametrize(
     ("layer", "unit", "said"),
     [
