@@ -68,12 +68,12 @@ class LlamaBlock(nn.Module):
         cache: tuple[jax.Array, jax.Array] | None,
         reading: Reading,
         selection: Selection | None,
-        earlier: Sequence[jax.Array],
-    ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array] | None]:
+        earlier: Sequence[jax.Array] = (),
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None, jax.Array]:
         """From the residual stream, the keys and values before, and how neurons are selected.
 
         Returns:
-          the residual stream, what the FFN has read of it, and keys and values.
+          the residual stream, keys and values for the state, and what the FFN has read.
         """
         config = self.config
         parts = {name: self._matrix(name) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
@@ -95,7 +95,7 @@ class LlamaBlock(nn.Module):
         )
         weights = GatedWeights(gate, up, down, b_gate, b_up, b_down)
         fed = feed_forward(normed, weights, config.activation, selection, earlier)
-        return hidden + fed, normed, kept
+        return hidden + fed, kept, normed
 
     def _matrix(self, name: str) -> tuple[Matrix, jax.Array | None]:
         return MatrixParams(self.config, self.name, use_bias=name in self.config.biases, name=name)()
@@ -186,10 +186,11 @@ class LlamaLM(nn.Module):
         selections = per_layer(
             predictors, active_fraction, sparsity, plan, fitted, layers=self.config.n_layers
         )
-        kept, earlier = [], []
+        kept: list[Any] = []
+        earlier: list[jax.Array] = []
         for number, (block, selection) in enumerate(zip(self.blk, selections, strict=True)):
             cache = None if state is None else (state.keys[number], state.values[number])
-            hidden, read, own = block(hidden, cache, reading, selection, earlier)
+            hidden, own, read = block(hidden, cache, reading, selection, earlier)
             kept.append(own)
             earlier.append(read)
         hidden = rms_norm(hidden, norm, self.config.norm_eps)
