@@ -3,7 +3,7 @@
 from sparsejax.ops.sparse_ffn.api import check_weights, choose_path, sparse_ffn
 from sparsejax.ops.sparse_ffn.compact import mask_indices
 from sparsejax.ops.sparse_ffn.listed import listed_ffn, own_outputs, shared_outputs
-from sparsejax.ops.sparse_ffn.reference import dense_ffn, masked_ffn, with_bias
+from sparsejax.ops.sparse_ffn.reference import dense_ffn, hidden_values, masked_ffn, with_bias
 from sparsejax.ops.sparse_ffn.selection import block_count, top_k_indices, top_k_mask
 from sparsejax.ops.sparse_ffn.weights import (
     ACTIVATIONS,
@@ -24,6 +24,7 @@ __all__ = [
     "check_weights",
     "choose_path",
     "dense_ffn",
+    "hidden_values",
     "listed_ffn",
     "map_neurons",
     "mask_indices",

@@ -1,0 +1,336 @@
+"""Feed-forward parts that compute the neurons a predictor names, beside the fastest dense ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from sparsejax.bench.contest import build
+from sparsejax.bench.machine import Machine
+from sparsejax.bench.peers import dense_ffn as peers
+from sparsejax.bench.pinned import tell
+from sparsejax.bench.report import Row, Target
+from sparsejax.bench.sparse_inference_layers import GATED, LARGE, PREFILL, QUICK, SMALL, Layers, Sizes
+from sparsejax.bench.timing import Timing, race
+from sparsejax.models.sparse_inference.compensation import Compensation, fit_compensation
+from sparsejax.models.sparse_inference.config import SparsityConfig
+from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
+from sparsejax.ops.sparse_ffn import dense_ffn, listed_ffn
+
+_PEERS = "dense"
+_NOTE = (
+    "Sparse feed-forward parts: weights are random and at least 1 GiB of them rotate, with other inputs each "
+    "time, so that no call finds its weights in the cache. Inputs lie near a subspace, as those of trained "
+    "networks do; biases let about the stated part of the neurons be active. Predictors are the principal "
+    "directions of sample inputs, times the weights. Recall is of the active among the k strongest neurons."
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A sparse way to compute a layer, with what is aimed at.
+
+    Attributes:
+      words: of the case.
+      active: part of the neurons.
+      predicts: the predictor and the choice are included; else the neurons are given.
+      at_least: times faster than dense.
+    """
+
+    words: str
+    active: float
+    predicts: bool
+    at_least: float | None = None
+
+
+LARGE_WAYS = (
+    Way("neurons given", 0.1, False, 4.0),
+    Way("neurons given", 0.05, False, 8.0),
+    Way("predictor included", 0.1, True, 3.0),
+    Way("predictor included", 0.05, True, 5.0),
+)
+SMALL_WAYS = (Way("neurons given", 0.1, False), Way("predictor included", 0.1, True, 1.5))
+
+Calls = Mapping[str, Callable[[], Any] | None]
+
+
+def measure(*, group: str, quick: bool, threads: int) -> list[Row]:
+    """One of the groups "large", "gated", "small" and "prefill" here; the caller limits threads.
+
+    Args:
+      group: its name.
+      quick: small sizes and fewer repetitions: a test of the benchmark, not a measurement.
+      threads: of every contestant.
+    """
+    machine, rows = Machine.describe(threads), []
+    for row in _GROUPS[group](machine, quick):
+        tell(row)
+        rows.append(row)
+    return rows
+
+
+def measure_tokens(sizes: Sizes, ways: Sequence[Way], machine: Machine, *, quick: bool) -> Iterator[Row]:
+    """One row per way for single tokens; all contestants of one active part run in one race.
+
+    Args:
+      sizes: of the layers.
+      ways: of ours.
+      machine: of the run.
+      quick: fewer repetitions.
+    """
+    for active in dict.fromkeys(way.active for way in ways):
+        layers = Layers(sizes, active)
+        mine = {way: _one_token(layers, way) for way in ways if way.active == active}
+        dense, seconds, notes = _dense_calls(layers)
+        times = _race({**{_name(way): call for way, call in mine.items()}, **dense}, quick)
+        for way in mine:
+            yield _row(layers, way, times, dense, machine, seconds=seconds, notes=notes)
+
+
+def measure_prefill(
+    sizes: Sizes, machine: Machine, *, tokens: int = 512, active: float = 0.5, rank: int = 128, quick: bool
+) -> Iterator[Row]:
+    """Many tokens that share their choice of blocks, with and without a compensation.
+
+    Args:
+      sizes: of the layers, of which two rotate.
+      machine: of the run.
+      tokens: of a call.
+      active: part of the neurons.
+      rank: of the compensation.
+      quick: fewer repetitions.
+    """
+    import jax
+
+    layers = Layers(sizes, active, tokens=tokens)
+    plan, sparsity = FFNPlan(block_size=sizes.block, group=0), SparsityConfig.with_active_fraction(active)
+    fitted = [_fitted(layers, number, sparsity, plan, rank) for number in range(sizes.layers)]
+
+    def sparse(weights: Any, inputs: Any, predictor: Any, repair: Any) -> Any:
+        scores, name = predictor.scores(inputs), layers.activation
+        return predicted_ffn(inputs, weights, scores, sparsity, activation=name, plan=plan, fitted=repair)
+
+    step = jax.jit(sparse)
+    groups = [(layers.weights[n], layers.predictors[n], fitted[n]) for n in range(sizes.layers)]
+    call = _turning(lambda group, x: step(group[0], x, group[1], group[2]), groups, layers.inputs)
+    bare = _turning(lambda group, x: step(group[0], x, group[1], None), groups, layers.inputs)
+    dense, seconds, notes = _dense_calls(layers)
+    times = _race({"ours": call, "ours: without compensation": bare, **dense}, quick, few=True)
+    exact = np.asarray(layers.dense(0, 0))
+    errors = {
+        name: _relative(
+            np.asarray(step(layers.weights[0], layers.inputs[0], layers.predictors[0], repair)), exact
+        )
+        for name, repair in (("with compensation", fitted[0]), ("without", None))
+    }
+    kept = chosen(layers.predictors[0].scores(layers.inputs[0]), sparsity, plan)
+    work = 4 * tokens * sizes.d_ff * sizes.d_model * (1.5 if sizes.gated else 1)
+    rate = work / min(time.best for name, time in times.items() if name.startswith(_PEERS))
+    yield _as_row(
+        f"prefill of {tokens} tokens, {sizes.words}, {active:.0%} active in shared blocks of {sizes.block}",
+        "ms",
+        times,
+        dense,
+        machine,
+        quality={
+            "relative output error": errors,
+            "recall of the active": f"{layers.recall(0, 0, np.asarray(kept)):.2f} (chance {active:.2f})",
+        },
+        target=1.3,
+        bound=f"matrix products: {active * work / 1e9:,.0f} GFLOP at {rate / 1e9:,.0f} GFLOP/s, that of the "
+        f"fastest dense peer = {1e3 * active * work / rate:,.0f} ms; they allow {1 / active:.1f}x of dense",
+        seconds=seconds,
+        notes=notes,
+    )
+
+
+def _large(machine: Machine, quick: bool) -> Iterator[Row]:
+    return measure_tokens(QUICK if quick else LARGE, LARGE_WAYS, machine, quick=quick)
+
+
+def _gated(machine: Machine, quick: bool) -> Iterator[Row]:
+    sizes = replace(QUICK, gated=True) if quick else GATED
+    return measure_tokens(sizes, LARGE_WAYS, machine, quick=quick)
+
+
+def _small(machine: Machine, quick: bool) -> Iterator[Row]:
+    return measure_tokens(QUICK if quick else SMALL, SMALL_WAYS, machine, quick=quick)
+
+
+def _prefill(machine: Machine, quick: bool) -> Iterator[Row]:
+    tokens = 24 if quick else 512
+    return measure_prefill(QUICK if quick else PREFILL, machine, tokens=tokens, rank=tokens // 4, quick=quick)
+
+
+_GROUPS: dict[str, Callable[[Machine, bool], Iterator[Row]]] = {
+    "large": _large,
+    "gated": _gated,
+    "small": _small,
+    "prefill": _prefill,
+}
+"""In the order of the table."""
+
+
+def _one_token(layers: Layers, way: Way) -> Callable[[], Any]:
+    import jax
+
+    numbers = range(layers.sizes.layers)
+    if way.predicts:
+        return _turning(
+            lambda group, x: layers.predicted(group[0], x, group[1]),
+            [(layers.weights[n], layers.predictors[n]) for n in numbers],
+            layers.inputs,
+        )
+    step = jax.jit(lambda weights, x, listed: listed_ffn(x, weights, listed, activation=layers.activation))
+    lists = [[layers.best(n, m) for m in range(len(layers.inputs))] for n in numbers]
+    pairs = [(layers.weights[n], lists[n]) for n in numbers]
+    numbered = list(enumerate(layers.inputs))
+    return _turning(lambda pair, given: step(pair[0], given[1], pair[1][given[0]]), pairs, numbered)
+
+
+def _row(
+    layers: Layers,
+    way: Way,
+    times: Mapping[str, Timing],
+    dense: Calls,
+    machine: Machine,
+    *,
+    seconds: Mapping[str, float],
+    notes: Sequence[str],
+) -> Row:
+    sizes, own = layers.sizes, _name(way)
+    looked_at = [(n, m) for n in range(min(2, sizes.layers)) for m in range(min(3, len(layers.inputs)))]
+    errors, recalls, numeric = [], [], []
+    for layer, number in looked_at:
+        kept = layers.kept(layer, number) if way.predicts else layers.best_mask(layer, number)
+        outputs = np.asarray(layers.outputs(layer, number, predicts=way.predicts))
+        exact = layers.exact(layer, number, None)
+        errors.append(_relative(outputs, exact))
+        numeric.append(_relative(outputs, layers.exact(layer, number, kept)))
+        recalls.append(layers.recall(layer, number, kept))
+    nbytes = layers.bytes_read(predicts=way.predicts)
+    reads = nbytes / machine.memory_gb_s / 1e3
+    ceiling = layers.bytes_dense / nbytes
+    renamed = {"ours" if name == own else name: time for name, time in times.items() if name in (own, *dense)}
+    return _as_row(
+        f"1 token, {sizes.words}, {way.active:.0%} active, {way.words}",
+        "us",
+        renamed,
+        dense,
+        machine,
+        quality={
+            "relative output error": f"{np.mean(errors):.3f}",
+            "error to float64, of the same choice": float(np.max(numeric)),
+            "recall of the active": f"{np.mean(recalls):.3f} (chance {way.active:.2f})",
+        },
+        target=way.at_least,
+        bound=f"memory: {nbytes / 1e6:.1f} MB at {machine.memory_gb_s:.0f} GB/s = {reads:,.0f} us; "
+        f"bytes allow {ceiling:.1f}x of dense",
+        seconds=seconds,
+        notes=notes,
+    )
+
+
+def _as_row(
+    case: str,
+    unit: str,
+    times: Mapping[str, Timing],
+    dense: Calls,
+    machine: Machine,
+    *,
+    quality: Mapping[str, Any],
+    target: float | None,
+    bound: str,
+    seconds: Mapping[str, float],
+    notes: Sequence[str],
+) -> Row:
+    scale = 1e6 if unit == "us" else 1e3
+    variants = {name.removeprefix("ours: "): time for name, time in times.items() if name.startswith("ours:")}
+    return Row(
+        case=case,
+        unit=unit,
+        ours=scale * times["ours"].median,
+        peers={name: scale * times[name].median if name in times else None for name in dense},
+        quality=quality,
+        device=machine.device,
+        threads=machine.threads,
+        versions=machine.versions,
+        targets=() if target is None else (Target(_PEERS, at_least=target),),
+        bound=bound,
+        variants={name: scale * time.median for name, time in variants.items()},
+        spread={name: round(time.spread, 3) for name, time in times.items()},
+        best={name: scale * time.best for name, time in times.items()},
+        first_call={name: time.first_call + seconds.get(name, 0.0) for name, time in times.items()},
+        notes=[_NOTE, *notes],
+    )
+
+
+def _dense_calls(layers: Layers) -> tuple[Calls, Mapping[str, float], Sequence[str]]:
+    """Calls of the dense contestants; those that cannot be had are None, with a note."""
+    import jax
+
+    step = jax.jit(lambda weights, x: dense_ffn(x, weights, activation=layers.activation))
+
+    def ours() -> Callable[[], Any]:
+        return _turning(step, layers.weights, layers.inputs)
+
+    def torch(function: Any, *, transposed: bool) -> Callable[[], Any]:
+        import torch
+
+        inputs = [torch.from_dlpack(x) for x in layers.inputs]
+        tensors = [peers.tensors(layer, transposed=transposed) for layer in layers.plain()]
+        return _turning(peers.without_gradients(function), tensors, inputs)
+
+    def numpy() -> Callable[[], Any]:
+        arrays = [peers.Dense(*(None if p is None else np.asarray(p) for p in one)) for one in layers.plain()]
+        return _turning(peers.numpy_rows, arrays, [np.asarray(x) for x in layers.inputs])
+
+    return build(
+        {
+            "dense JAX": ours,
+            "dense torch, W2 (o, f)": lambda: torch(peers.torch_linear, transposed=True),
+            "dense torch, W2 (f, o)": lambda: torch(peers.torch_rows, transposed=False),
+            "dense NumPy": numpy,
+        }
+    )
+
+
+def _turning(
+    step: Callable[[Any, Any], Any], groups: Sequence[Any], inputs: Sequence[Any]
+) -> Callable[[], Any]:
+    """A call that takes the next layer and the next inputs each time."""
+    turn = count()
+
+    def call() -> Any:
+        number = next(turn)
+        return step(groups[number % len(groups)], inputs[number % len(inputs)])
+
+    return call
+
+
+def _race(calls: Calls, quick: bool, *, few: bool = False) -> dict[str, Timing]:
+    present = {name: call for name, call in calls.items() if call is not None}
+    most = 5 if quick else 11 if few else 101
+    return race(present, repetitions=most, time_limit=5 if quick else 60)
+
+
+def _fitted(layers: Layers, number: int, sparsity: Any, plan: FFNPlan, rank: int) -> Compensation:
+    """Fitted to what the layer drops for sample inputs, other ones than are timed."""
+    inputs, weights = layers.samples, layers.weights[number]
+    scores = layers.predictors[number].scores(inputs)
+    sparse = predicted_ffn(inputs, weights, scores, sparsity, activation=layers.activation, plan=plan)
+    exact = dense_ffn(inputs, weights, activation=layers.activation)
+    return fit_compensation(inputs, exact - sparse, rank=rank)
+
+
+def _relative(outputs: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.linalg.norm(outputs - exact) / np.linalg.norm(exact))
+
+
+def _name(way: Way) -> str:
+    return f"{way.words}, {way.active}"
