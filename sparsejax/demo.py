@@ -22,6 +22,8 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.errors import NotReadableError
 from sparsejax.checkpoint.inspection import inspect
 from sparsejax.checkpoint.load import load
+from sparsejax.checkpoint.packed import is_packed
+from sparsejax.checkpoint.registry import find
 from sparsejax.checkpoint.save import save
 from sparsejax.checkpoint.verification import compare_outputs, verify
 from sparsejax.models.force_field import ForceField
@@ -180,14 +182,14 @@ def _run_one(path: Path, reference: Path | None, overrides: Mapping[str, Any]) -
         converted = load(Path(folder) / "model")
     if reference is not None:
         checks.append(compare_outputs(converted, reference))
-    shown = _DEMOS[ck.kind](converted)
+    shown = _llama(converted, path) if ck.kind == "sparse_inference" else _DEMOS[ck.kind](converted)
     return DemoRow(
         name=path.name,
         kind=f"{ck.kind}/{ck.variant}",
         parameters=sum(
             leaf.size
-            for leaf in jax.tree.leaves(ck.params)
-            if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+            for leaf in jax.tree.leaves(ck.params, is_leaf=is_packed)
+            if is_packed(leaf) or jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
         ),
         verified=next((check for check in checks if not check.passed), checks[-1]).detail,
         passed=all(check.passed for check in checks),
@@ -311,6 +313,26 @@ def _relaxed(field: ForceField, graph: Any, positions: jax.Array) -> jax.Array:
         return positions + _STEP * _moved(field, graph, positions).forces
 
     return jax.lax.fori_loop(0, _STEPS, step, positions)
+
+
+def _llama(ck: Checkpoint, path: Path) -> _Shown:
+    from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+    from sparsejax.training.recipes.llama_checkpoints import PREDICTORS, PROMPT, SHARE, greedy_text
+    from sparsejax.training.recipes.llama_predictors import read_predictors
+
+    call = jax.jit(lambda tokens: ck.model.apply({"params": ck.params}, tokens))
+    if not isinstance(ck.config, LlamaConfig):
+        inputs = find(ck.kind).example_inputs(ck.config)
+        return _Shown("no built-in task for parts of a network", call, {1: jax.numpy.asarray(inputs[0])})
+    batches = {1: jax.numpy.zeros((1, 1), jax.numpy.int32)}
+    if "tokenizer.ggml.model" not in ck.metadata:
+        return _Shown("no built-in task without a tokenizer", call, batches)
+    told = {"all neurons": greedy_text(ck)}
+    if (beside := path.with_suffix(PREDICTORS)).is_dir():
+        each = list(read_predictors(beside, ck).each)
+        told[f"{SHARE:.0%} of them"] = greedy_text(ck, predictors=each, active_fraction=SHARE)
+    texts = "; ".join(f"{how}: {text.removeprefix(PROMPT)!r}" for how, text in told.items())
+    return _Shown(f"continues {PROMPT!r} with {texts}", call, batches)
 
 
 _DEMOS: dict[str, Callable[[Checkpoint], _Shown]] = {
