@@ -63,6 +63,42 @@ def initial_state(
     return LlamaState(keys, values, jnp.zeros(batch, jnp.int32))
 
 
+def check_state(config: LlamaConfig, state: LlamaState, batch: int, steps: int) -> None:
+    """Refuse a state that cannot take the tokens of a call; traced lengths pass.
+
+    Args:
+      config: of the network.
+      state: what was read before.
+      batch: rows of the call.
+      steps: tokens of each row.
+
+    Raises:
+      ValueError: it is no state, of another network or batch, or has too few free slots.
+
+    Example:
+      >>> config = LlamaConfig(vocab_size=9, d_model=8, d_ff=8, n_layers=1, n_heads=2)
+      >>> check_state(config, initial_state(config, 1, 4), 1, 5)
+      Traceback (most recent call last):
+      ValueError: 5 more tokens do not fit: of the state's 4 slots 0 are in use; grow_state makes room
+    """
+    if not isinstance(state, LlamaState):
+        raise ValueError(f"state is a {type(state).__name__}; give the one of an earlier output, or None")
+    wanted = (batch, config.n_kv_heads, state.capacity, config.head_dim)
+    if len(state.keys) != config.n_layers or state.keys[0].shape != wanted:
+        raise ValueError(
+            f"a state of {len(state.keys)} blocks of shape {state.keys[0].shape} does not fit: "
+            f"{config.n_layers} of {wanted} are needed"
+        )
+    if isinstance(state.lengths, jax.core.Tracer):
+        return
+    used = int(state.lengths.max())
+    if used + steps > state.capacity:
+        raise ValueError(
+            f"{steps} more tokens do not fit: of the state's {state.capacity} slots {used} are in use; "
+            "grow_state makes room"
+        )
+
+
 def grow_state(state: LlamaState, capacity: int) -> LlamaState:
     """The same state with room for more tokens.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from sparsejax.checkpoint.errors import CorruptFileError, MissingKeyError, shown
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama_state import check_state
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
 
 CONFIGS: dict[str, Any] = {
@@ -77,12 +78,14 @@ def check_inputs(config: Any, *inputs: Any, **options: Any) -> None:
     Raises:
       ValueError: says what is needed.
     """
-    del options
     if len(inputs) not in ((1, 2) if isinstance(config, LlamaConfig) else (1,)):
         raise ValueError(f"one array of inputs is needed, not {len(inputs)} arguments")
     first = jnp.asarray(inputs[0]) if not isinstance(inputs[0], jax.Array) else inputs[0]
     if isinstance(config, LlamaConfig):
         _check_tokens(first, config.vocab_size)
+        state = inputs[1] if len(inputs) > 1 else options.get("state")
+        if state is not None:
+            check_state(config, state, *first.shape)
         return
     if not first.ndim or first.shape[-1] != _width(config):
         raise ValueError(f"inputs of shape {first.shape} do not fit: (..., {_width(config)}) is needed")

@@ -12,7 +12,7 @@ import pytest
 
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_state import grow_state, initial_state
+from sparsejax.models.sparse_inference.llama_state import check_state, grow_state, initial_state
 from sparsejax.models.sparse_inference.llama_weights import llama_params, llama_tensors, quantize_llama
 from sparsejax.models.sparse_inference.rope import RopeConfig
 from tests.models.sparse_inference import llama_oracle
@@ -96,6 +96,21 @@ def test_a_grown_cache_goes_on_and_a_full_one_is_not_silent(window):
     np.testing.assert_allclose(grown.logits[:, 0], whole[:, 8], atol=1e-4)
     with pytest.raises(ValueError, match="cannot shrink to 8"):
         grow_state(grown.state, 8)
+
+
+def test_states_that_do_not_fit_are_refused(window):
+    config = window[0].config
+    state = initial_state(config, 2, 8)
+    check_state(config, state, 2, 8)
+    used = state.replace(lengths=np.array([3, 7], np.int32))
+    for case, message in (
+        ((config, used, 2, 2), "2 more tokens do not fit: of the state's 8 slots 7 are in use"),
+        ((config, state, 3, 1), r"2 of \(3, 1, 8, 8\) are needed"),
+        ((dataclasses.replace(config, n_layers=3), state, 2, 1), "a state of 2 blocks"),
+        ((config, {}, 2, 1), "state is a dict"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_state(*case)
 
 
 def test_a_float16_cache_rounds_keys_and_values(window):
