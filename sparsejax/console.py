@@ -216,6 +216,7 @@ def show_calibration(found: Calibrated) -> None:
     table = Table(
         "layer",
         "recall",
+        "of the active",
         "energy kept",
         "output error",
         "threshold",
@@ -223,7 +224,8 @@ def show_calibration(found: Calibrated) -> None:
         title=f"predictors on held-out text, {share} of the neurons",
     )
     for number, layer in enumerate(found.layers):
-        cells = (f"{value:.3f}" for value in (layer.recall, layer.energy_kept, layer.output_error))
+        shares = (layer.recall, layer.recall_of_active, layer.energy_kept, layer.output_error)
+        cells = (f"{value:.3f}" for value in shares)
         at = (f"{layer.threshold:.4g}", f"{100 * layer.active_at_threshold:.1f} %")
         table.add_row(str(number), *cells, *at)
     console = Console(highlight=False)

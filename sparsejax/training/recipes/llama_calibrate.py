@@ -15,7 +15,7 @@ import numpy as np
 from sparsejax.checkpoint.errors import UnknownFormatError, file_name
 from sparsejax.checkpoint.native import durable
 from sparsejax.checkpoint.native.header import HEADER_FILE
-from sparsejax.models.sparse_inference.calibrate import Calibrator
+from sparsejax.models.sparse_inference.calibration import Calibrator
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs, ffn_weights
 from sparsejax.models.sparse_inference.llama_source import model_and_params, tokenizer_of
@@ -62,7 +62,9 @@ class LayerReport:
     """What the predictor of a block is worth on text that it was not fitted to.
 
     Attributes:
-      recall: of as many neurons with the largest contributions, those computed.
+      recall: of as many neurons with the largest contributions, those computed; where fewer than these are
+        active, which others are found does not matter.
+      recall_of_active: of the neurons that give anything, those computed.
       energy_kept: of the squares of all neurons' values.
       output_error: norm of what the outputs lose, over that of the outputs.
       threshold: of the scores.
@@ -71,6 +73,7 @@ class LayerReport:
     """
 
     recall: float
+    recall_of_active: float
     energy_kept: float
     output_error: float
     threshold: float
@@ -282,6 +285,7 @@ def _report(running: Sequence[RunningStatistics], threshold: float) -> LayerRepo
     counted, at_threshold = (each.result() for each in running)
     return LayerReport(
         recall=counted.recall_by_contribution,
+        recall_of_active=counted.recall_of_active,
         energy_kept=counted.energy_kept,
         output_error=counted.output_error,
         threshold=threshold,

@@ -90,6 +90,7 @@ def test_calibrate_writes_predictors_a_report_and_a_picture(model, calibrated):
     for layer, threshold in zip(report["layers"], found.thresholds, strict=True):
         assert layer["threshold"] == threshold
         # Of full rank they are the gates themselves: what is missed is what the ridge bends.
+        assert layer["recall_of_active"] > 0.75
         assert layer["recall"] > 0.75 and layer["output_error"] < 0.3 and layer["energy_kept"] > 0.95
         assert layer["active_at_threshold"] == pytest.approx(0.5, abs=0.06)
     assert report["perplexities"].keys() == {"predictor", "oracle", "random"}
