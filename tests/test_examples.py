@@ -14,6 +14,7 @@ EXPECTED = {  # what is printed
     "feature_selection.py": "ultra-sparse net",
     "force_field_md.py": "relaxed in",
     "import_checkpoint.py": "ultra_sparse/sparse",
+    "sparse_inference.py": "25% of them: Return the",
     "sprout_sparsity.py": "of the whole blocks: logits",
     "ten_streaming.py": "in two parts: largest difference",
     "use_with_nnx.py": "the same within float rounding",
