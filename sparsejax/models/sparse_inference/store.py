@@ -332,7 +332,8 @@ class NeuronStore:
 
     def warm_up(self) -> None:
         """Compile all programs that write slots, which otherwise happens when they are first needed."""
-        for layer in self._layers:
+        different = {(layer.layout, layer.cache.slots): layer for layer in self._layers}
+        for layer in different.values():
             with layer.lock:
                 self._check_open()
                 layer.compile_sizes(piece_sizes(self._road.piece))

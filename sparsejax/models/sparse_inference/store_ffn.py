@@ -154,8 +154,9 @@ class StoredFFN:
             raise ValueError(
                 f"layer {number} needs what layer {number - lag_of(own)} reads; run that one first"
             )
-        scorers = {layer: scorer for layer, scorer in scorers.items() if scorer is not None}
-        found = jax.device_get(_masks(scorers, flat, self.sparsity, self.plan))
+        asked = [layer for layer, scorer in scorers.items() if scorer is not None]
+        answers = _masks([scorers[layer] for layer in asked], flat, self.sparsity, self.plan)
+        found = dict(zip(asked, jax.device_get(answers), strict=True))
         for layer, (_, broken) in found.items():
             if broken and layer not in guessed:
                 raise ValueError(f"the scores of layer {layer} hold NaN; check the inputs and the predictor")
@@ -209,8 +210,8 @@ def _units(neurons: np.ndarray, layout: UnitLayout) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("sparsity", "plan"))
 def _masks(
-    scorers: dict[int, Any], flat: Array, sparsity: SparsityConfig, plan: FFNPlan
-) -> dict[int, tuple[Array, Array]]:
-    """By layer, which neurons are chosen, and whether the scores hold NaN."""
-    scores = {layer: scorer.scores(flat) for layer, scorer in scorers.items()}
-    return {layer: (chosen(each, sparsity, plan), jnp.isnan(each).any()) for layer, each in scores.items()}
+    scorers: list[Any], flat: Array, sparsity: SparsityConfig, plan: FFNPlan
+) -> list[tuple[Array, Array]]:
+    """By predictor, which neurons are chosen, and whether the scores hold NaN."""
+    scores = [scorer.scores(flat) for scorer in scorers]
+    return [(chosen(each, sparsity, plan), jnp.isnan(each).any()) for each in scores]

@@ -113,6 +113,7 @@ class StoreLayer:
             mine = slice(start, start + count)
             self.road.source.read(self.number, units[mine], [row[:count] for row in rows])
             self._send(places[mine], rows)
+            self.statistics.bytes_moved += sum(row.nbytes for row in rows)
             start += count
         self.cache.settle(plan)
 
@@ -159,4 +160,3 @@ class StoreLayer:
         beyond = self.cache.slots + np.arange(len(rows[0]) - len(places))
         targets = np.concatenate([places, beyond])
         self._buffers = self.road.transit.send(self.buffers, targets, rows, self.road.device)
-        self.statistics.bytes_moved += sum(row.nbytes for row in rows)

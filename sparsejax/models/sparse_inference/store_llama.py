@@ -32,7 +32,7 @@ class StoredLlama:
     Args:
       model: the network.
       params: of the network; those of the FFNs are not looked at.
-      ffn: its FFN layers, from `llama_layers`, with the activation of ``model.config``.
+      ffn: its FFN layers, from `llama_ffn_layers`, with the activation of ``model.config``.
 
     Raises:
       ValueError: another number of layers or another activation.
@@ -44,7 +44,7 @@ class StoredLlama:
       >>> config = LlamaConfig(vocab_size=32, d_model=16, d_ff=64, n_layers=1, n_heads=2, activation="relu")
       >>> model, tokens = LlamaLM(config), jnp.arange(3)[None]
       >>> params = model.init(jax.random.key(0), tokens)["params"]
-      >>> layers = llama_layers(config, params)
+      >>> layers = llama_ffn_layers(config, params)
       >>> predictors, few = [LowRankPredictor(jnp.eye(16), layers[0].w_gate)], SparsityConfig.with_top_k(6)
       >>> with NeuronStore.from_layers(layers, budget=4000) as store:
       ...     stored = StoredLlama(model, params, StoredFFN(store, predictors, few, activation="relu"))
@@ -118,7 +118,7 @@ class StoredLlama:
         return LlamaOutput(logits, after)
 
 
-def llama_layers(config: LlamaConfig, params: Params) -> list[FFNWeights]:
+def llama_ffn_layers(config: LlamaConfig, params: Params) -> list[FFNWeights]:
     """The FFN layers of a network, for a store.
 
     Args:

@@ -15,7 +15,7 @@ from sparsejax.models.sparse_inference.llama_weights import quantize_llama
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor
 from sparsejax.models.sparse_inference.store import NeuronStore
 from sparsejax.models.sparse_inference.store_ffn import StoredFFN
-from sparsejax.models.sparse_inference.store_llama import StoredLlama, llama_layers
+from sparsejax.models.sparse_inference.store_llama import StoredLlama, llama_ffn_layers
 from tests.compilations import compilations
 
 CONFIG = LlamaConfig(
@@ -42,7 +42,7 @@ def network():
 
 def test_a_fifth_of_the_neurons_on_the_device_gives_the_same_logits(network):
     model, params, predictors, apply = network
-    layers = llama_layers(CONFIG, params)
+    layers = llama_ffn_layers(CONFIG, params)
     total = sum(array.nbytes for layer in layers for array in layer if array is not None)
     with NeuronStore.from_layers(layers, total // 5) as store:
         stored = StoredLlama(model, params, StoredFFN(store, predictors, TEN, activation="relu"))
@@ -70,7 +70,7 @@ def test_a_fifth_of_the_neurons_on_the_device_gives_the_same_logits(network):
 def test_quantized_networks_stay_quantized(network):
     _, params, predictors, _ = network
     config, params = quantize_llama(CONFIG, params, "q8_0")
-    layers, model, plan = llama_layers(config, params), LlamaLM(config), FFNPlan(block_size=32)
+    layers, model, plan = llama_ffn_layers(config, params), LlamaLM(config), FFNPlan(block_size=32)
     with NeuronStore.from_layers(layers, 60_000) as store:
         ffn = StoredFFN(store, predictors, TEN, activation="relu", plan=plan)
         found = StoredLlama(model, params, ffn)(jnp.asarray(TOKENS), capacity=0)
@@ -81,7 +81,7 @@ def test_quantized_networks_stay_quantized(network):
 
 def test_what_does_not_fit_is_refused(network):
     model, params, predictors, _ = network
-    with NeuronStore.from_layers(llama_layers(CONFIG, params), None) as store:
+    with NeuronStore.from_layers(llama_ffn_layers(CONFIG, params), None) as store:
         with pytest.raises(ValueError, match="2 stored layers with activation 'silu' do not fit"):
             StoredLlama(model, params, StoredFFN(store, predictors, TEN, activation="silu"))
         stored = StoredLlama(model, params, StoredFFN(store, predictors, TEN, activation="relu"))
