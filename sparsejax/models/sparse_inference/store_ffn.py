@@ -185,6 +185,9 @@ class StoredFFN:
         exact = len(flat) == 1 and layout.unit == 1 and len(places) == self.sparsity.count(layout.neurons)
         size = len(places) if exact else list_length(len(places), layout.unit)
         beyond = lease.arrays[0].shape[0] * layout.unit
+        if total is not None or not last:  # parts of all lengths, for which few programs must do
+            size = max(size, 1 << (len(places) - 1).bit_length()) if len(places) else size
+            size = -(-size // layout.unit) * layout.unit
         places = np.pad(places, (0, size - len(places)), constant_values=beyond).astype(np.int32)
         if own is None or (len(flat) == 1 and not layout.quantized) or own.all():
             gates = None

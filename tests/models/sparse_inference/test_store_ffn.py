@@ -141,6 +141,19 @@ def test_nothing_is_compiled_after_the_first_tokens():
         assert not counts
 
 
+def test_parts_of_layers_need_few_programs():
+    """Most slots are pinned, so that a token's neurons come in parts, of other lengths each time."""
+    with NeuronStore.from_layers(LAYERS, TOTAL // 5, hot=[np.arange(6)] * 3) as store:
+        assert store.room(0) < 30
+        ffn = StoredFFN(store, PREDICTORS, SparsityConfig.with_top_k(30), activation="silu")
+        store.warm_up()
+        with compilations() as counts:
+            for token in TOKENS:
+                ffn(jnp.asarray(token[None]), residual=True)
+        assert store.statistics.calls > 5 * 3 * len(TOKENS)
+        assert 0 < counts["slot_outputs"] <= 8
+
+
 def test_good_guesses_save_the_waiting():
     """Inputs that hardly change from layer to layer: what one guesses, the next one needs."""
     layers = [layer._replace(w_out=1e-4 * layer.w_out, b_out=0 * layer.b_out) for layer in LAYERS]
