@@ -15,6 +15,7 @@ EXPECTED = {  # what is printed
     "force_field_md.py": "relaxed in",
     "import_checkpoint.py": "ultra_sparse/sparse",
     "sparse_inference.py": "25% of them: Return the",
+    "sparse_inference_store.py": "to all neurons on the device: ",
     "sprout_sparsity.py": "of the whole blocks: logits",
     "ten_streaming.py": "in two parts: largest difference",
     "use_with_nnx.py": "the same within float rounding",
@@ -22,6 +23,7 @@ EXPECTED = {  # what is printed
 ARGUMENTS = {
     "feature_selection.py": ["20"],  # rounds of the search
     "force_field_md.py": ["checkpoints/ultra_tiny_gfn2.pt", "0.02"],  # ps of dynamics
+    "sparse_inference_store.py": ["20"],  # tokens
 }
 
 
