@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -137,7 +138,7 @@ def test_only_real_numbers_are_fused():
 
 
 def test_convert_refuses_file_names_that_it_cannot_write(tmp_path, capsys):
-    for name in ("model.safetensors", "model.ckpt", "MODEL.GGUF"):
+    for name in ("model.safetensors", "model.ckpt", "MODEL.GGUF", "model.json"):
         assert run(["convert", str(SPARSE), str(tmp_path / name)]) == 1
         assert "give a name ending in .pt or .npz, or a directory" in capsys.readouterr().err
     assert run(["convert", str(SPARSE), str(tmp_path / "MODEL.PT")]) == 0
@@ -203,3 +204,27 @@ def test_layouts_survive_json():
     layout = sj.load(SPARSE).layout
     again = type(layout).from_json(json.loads(json.dumps(layout.to_json())))
     assert dataclasses.asdict(again) == dataclasses.asdict(layout)
+
+
+@pytest.mark.parametrize("name", ["x.gguf", "x.json"])
+def test_files_named_after_a_format_are_read_as_it(name, tmp_path, capsys):
+    path = tmp_path / name
+    for content, words in (
+        (b"", "empty|ends"),
+        (b"hello\n", "begins with|no JSON"),
+        (b"PK\x03\x04", "zip|no JSON"),
+    ):
+        path.write_bytes(content)
+        for command in ("inspect", "verify"):
+            assert run([command, str(path)]) == 1
+            lines = capsys.readouterr().err.strip().splitlines()
+            assert len(lines) == 1 and re.search(f"{name}: .*({words})", lines[0])
+
+
+def test_gguf_and_json_are_known_by_their_first_bytes_too(tmp_path):
+    (tmp_path / "x.bin").write_bytes(b"GGUF\x03\0\0\0" + bytes(16))
+    with pytest.raises(errors.UnknownFormatError, match="no known layout"):
+        sj.load(tmp_path / "x.bin")
+    (tmp_path / "y.bin").write_bytes(b'{"v": 1}')
+    with pytest.raises(errors.UnknownFormatError, match="holds no state dict"):
+        sj.load(tmp_path / "y.bin")

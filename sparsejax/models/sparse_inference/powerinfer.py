@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.checkpoint import torch_file
 from sparsejax.checkpoint.errors import CorruptFileError, MissingKeyError, NotReadableError, ShapeError
 from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.readable import check_readable, located
+from sparsejax.models.sparse_inference.placement import read_activation_counts
 from sparsejax.models.sparse_inference.predictor import MLPPredictor
 
-_LAYER = re.compile(r"(model|activation)_(0|[1-9][0-9]{0,5})\.pt")
+_LAYER = re.compile(r"model_(0|[1-9][0-9]{0,5})\.pt")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def read_powerinfer(folder: str | os.PathLike[str]) -> PowerInferPredictors:
 
     Example:
       >>> import os, tempfile
+      >>> from sparsejax.checkpoint import torch_file
       >>> folder = tempfile.mkdtemp()
       >>> state = {"fc1.weight": np.ones((2, 4), np.float32), "fc2.weight": np.ones((8, 2), np.float32)}
       >>> torch_file.write(state, os.path.join(folder, "model_0.pt"))
@@ -60,52 +61,24 @@ def read_powerinfer(folder: str | os.PathLike[str]) -> PowerInferPredictors:
     folder = Path(folder)
     if not os.path.isdir(folder):
         raise NotReadableError(f"{folder}: no such folder; give the one with model_0.pt")
-    layers: dict[str, set[int]] = {"model": set(), "activation": set()}
-    for entry in folder.iterdir():
-        if found := _LAYER.fullmatch(entry.name):
-            layers[found[1]].add(int(found[2]))
-    count = len(layers["model"])
-    if layers["model"] != set(range(count)) or not count:
-        absent = next(number for number in range(count + 1) if number not in layers["model"])
+    layers = {int(found[1]) for entry in folder.iterdir() if (found := _LAYER.fullmatch(entry.name))}
+    absent = next(number for number in range(len(layers) + 1) if number not in layers)
+    if not layers or absent < len(layers):
         raise MissingKeyError(f"{folder}: model_{absent}.pt is missing; one file per layer is needed")
-    predictors = tuple(_predictor(folder / f"model_{number}.pt") for number in range(count))
-    if not layers["activation"]:
-        return PowerInferPredictors(predictors, _threshold(folder / "config.json"), None)
-    if layers["activation"] != set(range(count)):
+    predictors = tuple(_predictor(folder / f"model_{number}.pt") for number in range(len(layers)))
+    threshold = _threshold(folder / "config.json")
+    if not any(folder.glob("activation_*.pt")):
+        return PowerInferPredictors(predictors, threshold, None)
+    counts = read_activation_counts(folder)
+    if len(counts) != len(predictors):
         raise MissingKeyError(
-            f"{folder}: activation_*.pt are not there for all of the {count} layers, or too many"
+            f"{folder}: has counts of {len(counts)} layers, and predictors of {len(predictors)}"
         )
-    counts = tuple(
-        read_counts(folder / f"activation_{number}.pt", predictor.shape[0])
-        for number, predictor in enumerate(predictors)
-    )
-    return PowerInferPredictors(predictors, _threshold(folder / "config.json"), counts)
-
-
-def read_counts(path: str | os.PathLike[str], neurons: int | None = None) -> np.ndarray:
-    """How often each neuron of a layer was active.
-
-    Args:
-      path: an ``activation_<i>.pt``: one tensor (f,).
-      neurons: that it must have.
-
-    Returns:
-      float64 (f,).
-
-    Raises:
-      CheckpointError: a subclass that names the file and what is wrong with it.
-    """
-    with located(path):
-        found = torch_file.read(path)
-        if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iuf":
-            what = f"shape {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-            raise CorruptFileError(f"holds no row of counts but {what}")
-        if neurons is not None and found.size != neurons:
-            raise ShapeError(f"holds counts of {found.size} neurons, the predictor is of {neurons}")
-        counts = found.astype(np.float64)
-        if not np.isfinite(counts).all() or counts.min(initial=0) < 0:
-            raise CorruptFileError("holds counts that are negative, NaN or infinite")
-        return counts
+    for number, (own, predictor) in enumerate(zip(counts, predictors, strict=True)):
+        if own.size != predictor.shape[0]:
+            sizes = f"counts of {own.size} neurons, the predictor is of {predictor.shape[0]}"
+            raise ShapeError(f"{folder}: activation_{number}.pt holds {sizes}")
+    return PowerInferPredictors(predictors, threshold, counts)
 
 
 def _predictor(path: Path) -> MLPPredictor:
