@@ -81,6 +81,15 @@ EDGE_CONV = OpBackends(
     specific=("xla", "pallas_gpu", "pallas_tpu"),
 )
 
+QUANTIZED = OpBackends(
+    op="quantized_matmul",
+    # The kernels are not measured on hardware yet.
+    auto={"cpu": "xla", "gpu": "xla", "tpu": "xla"},
+    xla={"cpu": "xla", "gpu": "xla", "tpu": "xla"},
+    pallas={"cpu": "pallas_tpu", "gpu": "pallas_gpu", "tpu": "pallas_tpu"},
+    specific=("xla", "pallas_gpu", "pallas_tpu"),
+)
+
 # Crossovers of "xla" on CPU, float32, d 512, f 2,048, a router of blocks included, 2 cores shared with
 # others, so processor time in ms (tokens; dense; 16 / 8 / 3 blocks of 64), but for one token wall time:
 #   1: 0.60; gather 0.45 / 0.19 / 0.09     1, neurons of a rank-64 router, 1,024 / 512 / 205: see the constant

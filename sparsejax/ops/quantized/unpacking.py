@@ -69,7 +69,7 @@ def applied_scales(
         return scale, None if low is None else -low
     factors = planes["scales"].astype(jnp.int32)
     if layout.bits == 2 and low is not None:
-        return scale * (factors & 15).astype(jnp.float32), low * (factors >> 4).astype(jnp.float32)
+        return scale * (factors & 15).astype(jnp.float32), low * ((factors >> 4) & 15).astype(jnp.float32)
     if low is not None:
         low = low * planes["mins"].astype(jnp.float32)
     return scale * factors.astype(jnp.float32), low

@@ -20,20 +20,37 @@ def _numbers(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("order", ["rows", "columns"])
-@pytest.mark.parametrize("name", ENCODED)
+@jax.jit
+def _numbers_of(tensor, indices):
+    return tensor.dequantize(), tensor.rows(indices)
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [(name, "rows") for name in ENCODED] + [(name, "columns") for name in ("bf16", "q5_1", "q4_k")],
+)
 def test_it_holds_the_bytes_of_the_file(name, order):
     values = _numbers(37, 256)
     raw = encode(values, name)
     tensor = QuantizedTensor.from_bytes(raw.tobytes(), name, values.shape, order=order)
     assert (tensor.to_bytes() == raw).all()
     assert (QuantizedTensor.quantize(values, name).to_bytes() == raw).all()
-    other = tensor.ordered("columns" if order == "rows" else "rows")
-    assert other.order != order and (other.to_bytes() == raw).all()
     wanted = decode(raw, name, values.size).reshape(values.shape)
-    np.testing.assert_allclose(tensor.dequantize(), wanted, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(other.rows([[36], [0]]), wanted[[[36], [0]]], rtol=1e-6, atol=1e-6)
+    whole, rows = _numbers_of(tensor, jnp.array([[36], [0]]))
+    np.testing.assert_allclose(whole, wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(rows, wanted[[[36], [0]]], rtol=1e-6, atol=1e-6)
     assert (tensor.shape, tensor.format, tensor.ndim, tensor.size) == ((37, 256), name, 2, 37 * 256)
+
+
+@pytest.mark.parametrize("name", ["f16", "q6_k"])
+def test_the_order_of_planes_changes_and_nothing_else(name):
+    raw = encode(_numbers(37, 256), name)
+    tensor = QuantizedTensor.from_bytes(raw, name, (37, 256))
+    other = tensor.ordered("columns")
+    assert (other.to_bytes() == raw).all() and other.ordered("columns") is other
+    straight = QuantizedTensor.from_bytes(raw, name, (37, 256), order="columns")
+    for name_of, plane in straight.planes.items():
+        assert (other.planes[name_of] == plane).all()
 
 
 @pytest.mark.parametrize("shape", [(64,), (1, 32), (2, 3, 64), (33, 32)])
@@ -97,14 +114,14 @@ def test_orbax_restores_it(tmp_path):
 SHARDED = """
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from sparsejax.ops.quantized import QuantizedTensor
+from sparsejax.ops.quantized import QuantizedTensor, quantized_matmul
 mesh = Mesh(np.array(jax.devices()), "x")
 rng = np.random.default_rng(0)
 weights = QuantizedTensor.quantize(rng.normal(size=(256, 256)), "q4_k")
 inputs = rng.normal(size=(1, 256)).astype(np.float32)
 wanted = inputs @ np.asarray(weights.dequantize()).T
 shared = jax.device_put(weights, NamedSharding(mesh, P("x")))
-found = jax.jit(lambda inputs, weights: inputs @ weights.dequantize().T)(inputs, shared)
+found = jax.jit(quantized_matmul)(inputs, shared)
 assert shared.planes["low"].sharding.num_devices == 2
 assert np.abs(found - wanted).max() < 1e-4
 assert (shared.to_bytes() == weights.to_bytes()).all()
