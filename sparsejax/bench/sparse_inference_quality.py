@@ -68,7 +68,7 @@ def measured(path: Path, *, quick: bool = False) -> Measured:
       CheckpointError: the file or its predictors cannot be read.
       FileNotFoundError: there is no text.
     """
-    from sparsejax.training.recipes.llama_generate import load_llama
+    from sparsejax.training.recipes.llama_generate import load_llama, with_plain_ffn
     from sparsejax.training.recipes.llama_predictors import read_predictors
 
     ck = load_llama(path)
@@ -76,7 +76,8 @@ def measured(path: Path, *, quick: bool = False) -> Measured:
     with np.load(path.with_suffix(TEXT)) as arrays:
         tokens = np.asarray(arrays["tokens"], np.int32)
     rows = tokens[:_QUICK_ROWS] if quick else tokens
-    of_ways = curves(ck, list(rows), found.each)
+    # Of the same numbers as the file's, which plain products compute sooner.
+    of_ways = curves(with_plain_ffn(ck), list(rows), found.each)
     return Measured(path.name, ck.config, of_ways, rows.size, _rank(found.each[0]))
 
 

@@ -146,7 +146,7 @@ def _entry(path: Path, ck: Checkpoint, run: Prepared, unseen: list[np.ndarray]) 
     predictors = read_predictors(path.with_suffix(PREDICTORS), ck).each
     ids = np.asarray(unseen[0], np.int32)[None, :32]
     np.savez(expected, ids=ids, logits=np.asarray(ck.apply(jnp.asarray(ids)).logits))
-    of_ways = curves(ck, unseen, predictors)
+    of_ways = curves(with_plain_ffn(ck), unseen, predictors)
     kind = "ReGLU" if settings.activation == "relu" else "SwiGLU"
     also = f", effective share of the neurons weighed {settings.sparsity_weight}"
     return {
