@@ -12,11 +12,25 @@ import jax.numpy as jnp
 from sparsejax.models.sparse_inference.compensation import Compensation, compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, choice_mask, chosen
 from sparsejax.models.sparse_inference.llama_layers import Matrix, linear
 from sparsejax.models.sparse_inference.predictor_ahead import scores_of_layer
-from sparsejax.ops.quantized import QuantizedTensor
-from sparsejax.ops.sparse_ffn import FFNWeights, activated, dense_ffn, masked_ffn, top_k_mask
+from sparsejax.ops.quantized import ROW_TILE, QuantizedFFN, QuantizedTensor, sparse_quantized_ffn
+from sparsejax.ops.sparse_ffn import (
+    GATED_ACTIVATIONS,
+    FFNWeights,
+    activated,
+    dense_ffn,
+    mask_indices,
+    masked_ffn,
+    top_k_mask,
+)
+
+FEW_TOKENS = 8
+"""Most tokens whose tiles of quantised matrices are read one after the other."""
+
+MOST_TILES = 0.75
+"""Largest part of the neurons for which that is done: more are all computed and masked."""
 
 
 class GatedWeights(NamedTuple):
@@ -47,6 +61,12 @@ class GatedWeights(NamedTuple):
     def is_plain(self) -> bool:
         """Whether no matrix is quantised."""
         return not any(isinstance(part, QuantizedTensor) for part in self)
+
+    def whole(self) -> QuantizedFFN | None:
+        """The same as weights of `sparsejax.ops.quantized`; None unless all matrices are quantised."""
+        if not all(isinstance(part, QuantizedTensor) for part in self[:3]):
+            return None
+        return QuantizedFFN(self.up, self.down, self.gate, self.b_up, self.b_gate, self.b_down)  # type: ignore[arg-type]
 
     def plain(self) -> FFNWeights:
         """The same as weights of `sparsejax.ops.sparse_ffn`."""
@@ -189,15 +209,14 @@ def feed_forward(
     if weights.is_plain:
         options: dict[str, Any] = {"activation": activation, "plan": plan, "fitted": selection.fitted}
         return predicted_ffn(inputs, weights.plain(), scores, selection.sparsity, **options)
-    mask = chosen(scores.reshape(-1, weights.neurons), selection.sparsity, plan).reshape(scores.shape)
-    outputs = _all(inputs, weights, activation, mask)
+    outputs = _quantised(inputs, weights, activation, scores, (selection.sparsity, plan))
     if selection.fitted is None:
         return outputs
     return outputs + compensation(inputs, selection.fitted).astype(outputs.dtype)
 
 
 def default_plan(weights: GatedWeights) -> FFNPlan:
-    """Single neurons of plain weights; whole blocks of the output matrix of quantised ones.
+    """Single neurons of plain weights; tiles of quantised ones, which are read as a whole.
 
     Example:
       >>> default_plan(GatedWeights(*[jnp.ones((8, 4))] * 3)).block_size
@@ -205,7 +224,34 @@ def default_plan(weights: GatedWeights) -> FFNPlan:
     """
     if not isinstance(weights.down, QuantizedTensor):
         return FFNPlan()
-    return FFNPlan(block_size=max(weights.down.layout.block, 32))
+    return FFNPlan(block_size=ROW_TILE)
+
+
+def _quantised(
+    inputs: jax.Array,
+    weights: GatedWeights,
+    activation: str,
+    scores: jax.Array,
+    choice: tuple[SparsityConfig, FFNPlan],
+) -> jax.Array:
+    """Of few tokens only the chosen tiles are read, of many all neurons are computed and masked."""
+    sparsity, plan = choice
+    marks = scores.reshape(-1, weights.neurons)
+    top_k = sparsity.count(weights.neurons)
+    of_gate, of_sums = GATED_ACTIVATIONS.get(activation, (activation, "identity"))
+    count = weights.neurons if top_k is None else plan.count(top_k, weights.neurons) * plan.block_size
+    fits = plan.block_size % ROW_TILE == 0 and weights.neurons % plan.block_size == 0
+    whole = weights.whole()
+    few = len(marks) <= FEW_TOKENS and count <= MOST_TILES * weights.neurons
+    if whole is None or not (few and fits and of_sums == "identity"):
+        mask = chosen(marks, sparsity, plan).reshape(scores.shape)
+        return _all(inputs, weights, activation, mask)
+    blocks = mask_indices(choice_mask(marks, sparsity, plan), count // plan.block_size)
+    parts = plan.block_size // ROW_TILE
+    tiles = (blocks[..., None] * parts + jnp.arange(parts)).reshape(len(blocks), -1)
+    tiles = jnp.repeat(tiles, plan.group or len(marks), axis=0)[: len(marks)]
+    tiles = tiles.reshape(*inputs.shape[:-1], -1)
+    return sparse_quantized_ffn(inputs, whole, tiles, activation=of_gate)
 
 
 def _all(inputs: jax.Array, weights: GatedWeights, activation: str, mask: jax.Array | None) -> jax.Array:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from sparsejax.ops import quantized
-from sparsejax.ops.quantized import QuantizedTensor
+from sparsejax.ops.quantized import QuantizedTensor, quantized_matmul
 
 Matrix = jax.Array | QuantizedTensor
 
@@ -52,7 +51,7 @@ def linear(
       (2, 5)
     """
     if isinstance(weight, QuantizedTensor):
-        outputs = quantized.quantized_matmul(inputs, weight)
+        outputs = quantized_matmul(inputs, weight)
     else:
         flat = inputs.reshape(-1, inputs.shape[-1])
         outputs = jax.lax.dot_general(

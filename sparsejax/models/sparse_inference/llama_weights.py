@@ -58,6 +58,25 @@ def llama_tensors(config: LlamaConfig, params: Mapping[str, Any]) -> dict[str, n
     return found
 
 
+def order_for_selection(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters whose quantised output matrices of FFNs lie neuron by neuron in memory.
+
+    Chosen neurons are then read from places that lie together; files and outputs stay the same.
+
+    Args:
+      params: of a `LlamaLM`.
+    """
+    return {
+        name: {
+            **part,
+            "ffn_down": {**part["ffn_down"], "weight": _columns(part["ffn_down"]["weight"])},
+        }
+        if "ffn_down" in part
+        else part
+        for name, part in params.items()
+    }
+
+
 def quantize_llama(
     config: LlamaConfig, params: Mapping[str, Any], kind: str, *, embedding: bool = True
 ) -> tuple[LlamaConfig, dict[str, Any]]:
@@ -96,6 +115,10 @@ def quantize_llama(
             formats.append((place.name, kind))
         leaves[place.path] = leaf
     return LlamaConfig.from_json({**config.to_json(), "formats": formats}), nested(leaves)
+
+
+def _columns(weight: jax.Array | QuantizedTensor) -> jax.Array | QuantizedTensor:
+    return weight.ordered("columns") if isinstance(weight, QuantizedTensor) else weight
 
 
 def _leaf(

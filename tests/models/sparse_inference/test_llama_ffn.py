@@ -16,7 +16,12 @@ from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs, ffn_weights
 from sparsejax.models.sparse_inference.llama_perplexity import perplexity
 from sparsejax.models.sparse_inference.llama_text_rows import batches, token_rows
-from sparsejax.models.sparse_inference.llama_weights import llama_params, llama_tensors, quantize_llama
+from sparsejax.models.sparse_inference.llama_weights import (
+    llama_params,
+    llama_tensors,
+    order_for_selection,
+    quantize_llama,
+)
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor
 from sparsejax.models.sparse_inference.predictor_ahead import LookAhead
 from tests.models.sparse_inference import llama_oracle
@@ -93,6 +98,11 @@ def test_of_quantised_weights_whole_blocks_are_computed():
     }
     wanted = expected(lambda: best(32, block=32), values)
     close(run(LlamaLM(config), params, PREDICTORS, active_fraction=0.5), wanted)
+    few = TOKENS[:, :4]  # read tile by tile
+    options = {"predictors": PREDICTORS, "active_fraction": 0.5, "capacity": 0}
+    for ordered in (params, order_for_selection(params)):
+        found = jax.jit(partial(LlamaLM(config).apply, **options))({"params": ordered}, few).logits
+        close(found, wanted[:, :4])
 
 
 def test_generation_takes_the_same_neurons_as_the_full_pass():
