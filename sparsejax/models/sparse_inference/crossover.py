@@ -8,11 +8,16 @@ from sparsejax.ops import backends
 
 Path = Literal["auto", "dense", "masked", "rows", "union", "shared"]
 
+# CPU, 4,096 x 11,008, float32, two matrices, weights in rotation, 2 cores, minima in ms: all neurons of
+# one token 16.5; 10 % by rows 2.2 (15 to 18 GB/s of the 22 of reading all), a predictor of rank 256 and the
+# choice 1.0. By these rates rows break even at two thirds of the neurons. 512 tokens: all 672, half by shared
+# rows 382.
 ROWS = 0.5
 """Largest part of the neurons that one token reads row by row."""
 
 UNION = 0.4
-"""Largest part of the neurons, those that any token uses, that a small batch reads."""
+"""Largest part of the neurons, those that any token uses, that a small batch reads: each of its tokens goes
+through the rows again in the cache."""
 
 UNION_TOKENS = 8
 """Most tokens whose choices are united."""

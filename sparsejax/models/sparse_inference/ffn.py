@@ -12,6 +12,8 @@ from sparsejax.models.sparse_inference.compensation import Compensation
 from sparsejax.models.sparse_inference.config import ModelConfig, SparsityConfig
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
+from sparsejax.models.sparse_inference.ffn_quantized import of_gate, predicted_quantized_ffn
+from sparsejax.ops.quantized import QuantizedFFN, QuantizedTensor, sparse_quantized_ffn
 from sparsejax.ops.sparse_ffn import FFNWeights, check_activation, dense_ffn, listed_ffn
 
 
@@ -27,7 +29,8 @@ class SparseFFN(nn.Module):
       gated: there is a ``w_gate``.
       use_bias: every matrix has a bias.
       sparsity: of calls with scores that give none.
-      plan: how neurons are chosen and computed.
+      plan: how neurons are chosen and computed; quantised ones in tiles of 32 at least. Matrices may be
+        parameters of the type `QuantizedTensor`, ``w_out`` then (o, f) as files hold it.
       compensation_rank: of a linear map of the inputs that is added to sparse outputs; None has none.
 
     Example:
@@ -101,13 +104,27 @@ class SparseFFN(nn.Module):
             raise ValueError("give scores, a predictor or indices, only one of them")
         weights, fitted = self._weights(), self._compensation()
         if indices is not None:
+            if isinstance(weights, QuantizedFFN):
+                raise ValueError("quantised neurons are chosen in whole tiles; give scores, not indices")
             return listed_ffn(inputs, weights, indices, activation=self.activation, strict=strict)
         scores = scores if predictor is None else predictor.scores(inputs)
         if scores is None:
+            if isinstance(weights, QuantizedFFN):
+                return sparse_quantized_ffn(inputs, weights, None, activation=of_gate(self.activation))
             return dense_ffn(inputs, weights, activation=self.activation)
         sparsity = self.sparsity if sparsity is None else sparsity
         if sparsity is None:
             raise ValueError("scores choose nothing by themselves; give a sparsity, such as with_top_k(100)")
+        if isinstance(weights, QuantizedFFN):
+            return predicted_quantized_ffn(
+                inputs,
+                weights,
+                scores,
+                sparsity,
+                activation=self.activation,
+                plan=None if self.plan == FFNPlan() else self.plan,
+                fitted=fitted,
+            )
         return predicted_ffn(
             inputs,
             weights,
@@ -119,23 +136,32 @@ class SparseFFN(nn.Module):
             strict=strict,
         )
 
-    def _weights(self) -> FFNWeights:
-        outputs = self.d_model if self.d_out is None else self.d_out
-        narrow = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
-        w_in = self.param("w_in", narrow, (self.d_ff, self.d_model))
-        w_out = self.param("w_out", nn.initializers.lecun_normal(), (self.d_ff, outputs))
-        weights = FFNWeights(w_in, w_out)
+    def _weights(self) -> FFNWeights | QuantizedFFN:
+        outputs, zeros = self.d_model if self.d_out is None else self.d_out, nn.initializers.zeros
+        narrow, wide = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2), nn.initializers.lecun_normal()
+        parts = {
+            "w_in": self._matrix("w_in", narrow, (self.d_ff, self.d_model)),
+            "w_out": self._matrix("w_out", wide, (self.d_ff, outputs)),
+        }
         if self.gated:
-            weights = weights._replace(w_gate=self.param("w_gate", narrow, (self.d_ff, self.d_model)))
-        if not self.use_bias:
-            return weights
-        zeros = nn.initializers.zeros
-        b_gate = self.param("b_gate", zeros, (self.d_ff,)) if self.gated else None
-        return weights._replace(
-            b_in=self.param("b_in", zeros, (self.d_ff,)),
-            b_gate=b_gate,
-            b_out=self.param("b_out", zeros, (outputs,)),
-        )
+            parts["w_gate"] = self._matrix("w_gate", narrow, (self.d_ff, self.d_model))
+        if self.use_bias:
+            sizes = {"b_in": self.d_ff, "b_out": outputs} | ({"b_gate": self.d_ff} if self.gated else {})
+            parts |= {name: self.param(name, zeros, (size,)) for name, size in sizes.items()}
+        kept = [isinstance(part, QuantizedTensor) for name, part in parts.items() if name.startswith("w")]
+        if any(kept) and not all(kept):
+            raise ValueError("some matrices are quantised and some are not; quantise all of them or none")
+        return QuantizedFFN(**parts) if all(kept) else FFNWeights(**parts)
+
+    def _matrix(self, name: str, draw: Any, shape: tuple[int, int]) -> Any:
+        """A parameter that may be quantised: the output matrix is then (o, f), as files hold it."""
+        given = self.get_variable("params", name) if self.has_variable("params", name) else None
+        if not isinstance(given, QuantizedTensor):
+            return self.param(name, draw, shape)
+        wanted = shape[::-1] if name == "w_out" else shape
+        if tuple(given.shape) != wanted:
+            raise ValueError(f"{name} is quantised of shape {tuple(given.shape)}; {wanted} is needed")
+        return given
 
     def _compensation(self) -> Compensation | None:
         if self.compensation_rank is None:

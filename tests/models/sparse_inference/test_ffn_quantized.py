@@ -1,0 +1,68 @@
+"""Quantised matrices give what their dequantised values give, for whole tiles of neurons."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.models.sparse_inference.config import SparsityConfig
+from sparsejax.models.sparse_inference.ffn import SparseFFN
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
+from sparsejax.ops.quantized import QuantizedTensor
+
+DRAWS = np.random.default_rng(0)
+SHAPES = {"w_in": (128, 32), "w_gate": (128, 32), "w_out": (32, 128)}
+QUANTIZED = {
+    name: QuantizedTensor.quantize(DRAWS.normal(size=shape).astype(np.float32), "q8_0")
+    for name, shape in SHAPES.items()
+}
+PLAIN = {name: np.asarray(matrix.dequantize()) for name, matrix in QUANTIZED.items()}
+PLAIN["w_out"] = PLAIN["w_out"].T
+INPUTS = DRAWS.normal(size=(4, 32)).astype(np.float32)
+SCORES = DRAWS.normal(size=(4, 128)).astype(np.float32)
+
+
+def _ffn(**options):
+    return SparseFFN(32, 128, activation="swiglu", gated=True, use_bias=False, **options)
+
+
+@pytest.mark.parametrize("group", [1, 2, 0])
+def test_tiles_of_neurons(group):
+    options = {"scores": SCORES, "sparsity": SparsityConfig.with_top_k(64)}
+    mine, plain = FFNPlan(32, group), FFNPlan(32, group, path="masked")
+    outputs = _ffn(plan=mine).apply({"params": QUANTIZED}, INPUTS, **options)
+    wanted = _ffn(plan=plain).apply({"params": PLAIN}, INPUTS, **options)
+    np.testing.assert_allclose(outputs, wanted, atol=2e-3)
+
+
+def test_all_neurons_and_thresholds():
+    outputs = _ffn().apply({"params": QUANTIZED}, INPUTS)
+    np.testing.assert_allclose(outputs, _ffn().apply({"params": PLAIN}, INPUTS), atol=2e-3)
+    options = {"scores": SCORES, "sparsity": SparsityConfig.with_threshold(2.3)}
+    outputs = _ffn().apply({"params": QUANTIZED}, INPUTS, **options)
+    wanted = _ffn(plan=FFNPlan(32, path="masked")).apply({"params": PLAIN}, INPUTS, **options)
+    np.testing.assert_allclose(outputs, wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"indices": jnp.asarray([1])}, "chosen in whole tiles"),
+        ({"w_in": PLAIN["w_in"]}, {}, "quantise all of them or none"),
+        ({"w_out": QUANTIZED["w_in"]}, {}, r"w_out is quantised of shape \(128, 32\); \(32, 128\) is needed"),
+    ],
+)
+def test_refused(change, options, message):
+    with pytest.raises(ValueError, match=message):
+        _ffn().apply({"params": QUANTIZED | change}, INPUTS, **options)
+
+
+def test_blocks_and_activations_that_do_not_fit_are_refused():
+    options = {"scores": SCORES, "sparsity": SparsityConfig.with_top_k(64)}
+    with pytest.raises(ValueError, match="whole tiles of 32; block_size 16 is none"):
+        _ffn(plan=FFNPlan(16)).apply({"params": QUANTIZED}, INPUTS, **options)
+    with pytest.raises(ValueError, match="'drelu' is not there for quantised weights"):
+        SparseFFN(32, 128, activation="drelu", gated=True, use_bias=False).apply(
+            {"params": QUANTIZED}, INPUTS
+        )
