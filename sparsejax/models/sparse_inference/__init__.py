@@ -9,8 +9,10 @@ from sparsejax.models.sparse_inference.config import CacheConfig, ModelConfig, S
 
 if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.cache_statistics import CacheStatistics as CacheStatistics
-    from sparsejax.models.sparse_inference.calibrate import Calibration as Calibration
-    from sparsejax.models.sparse_inference.calibrate import calibrate as calibrate
+    from sparsejax.models.sparse_inference.calibration import Calibration as Calibration
+    from sparsejax.models.sparse_inference.calibration import Calibrator as Calibrator
+    from sparsejax.models.sparse_inference.calibration import calibrate as calibrate
+    from sparsejax.models.sparse_inference.calibration import fit_low_rank as fit_low_rank
     from sparsejax.models.sparse_inference.coactivation import coactivation_order as coactivation_order
     from sparsejax.models.sparse_inference.compensation import Compensation as Compensation
     from sparsejax.models.sparse_inference.compensation import compensation_errors as compensation_errors
@@ -56,19 +58,24 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.predictor_exact import Oracle as Oracle
     from sparsejax.models.sparse_inference.rope import RopeConfig as RopeConfig
     from sparsejax.models.sparse_inference.selection import select as select
+    from sparsejax.models.sparse_inference.selection import select_blocks as select_blocks
     from sparsejax.models.sparse_inference.selection import select_mask as select_mask
     from sparsejax.models.sparse_inference.statistics import PredictorStatistics as PredictorStatistics
+    from sparsejax.models.sparse_inference.statistics import RunningStatistics as RunningStatistics
     from sparsejax.models.sparse_inference.statistics import predictor_statistics as predictor_statistics
     from sparsejax.models.sparse_inference.store import NeuronStore as NeuronStore
     from sparsejax.models.sparse_inference.store_ffn import StoredFFN as StoredFFN
     from sparsejax.models.sparse_inference.store_file import NeuronFile as NeuronFile
     from sparsejax.models.sparse_inference.store_file import write_neurons as write_neurons
+    from sparsejax.models.sparse_inference.store_llama import StoredLlama as StoredLlama
+    from sparsejax.models.sparse_inference.store_llama import llama_ffn_layers as llama_ffn_layers
     from sparsejax.models.sparse_inference.tokenizer import Tokenizer as Tokenizer
     from sparsejax.models.sparse_inference.tokenizer import read_tokenizer as read_tokenizer
 
 _HOMES = {
     "CacheStatistics": "cache_statistics",
-    "Calibration": "calibrate",
+    "Calibration": "calibration",
+    "Calibrator": "calibration",
     "Compensation": "compensation",
     "Dense": "predictor_exact",
     "FFNPlan": "ffn_plan",
@@ -92,19 +99,23 @@ _HOMES = {
     "PowerInferPredictors": "powerinfer",
     "PredictorStatistics": "statistics",
     "RopeConfig": "rope",
+    "RunningStatistics": "statistics",
     "SparseFFN": "ffn",
     "StoredFFN": "store_ffn",
+    "StoredLlama": "store_llama",
     "Tokenizer": "tokenizer",
-    "calibrate": "calibrate",
+    "calibrate": "calibration",
     "coactivation_order": "coactivation",
     "collect_ffn_inputs": "llama_observe",
     "compensation_errors": "compensation",
     "ffn_weights": "llama_observe",
     "fit_compensation": "compensation",
+    "fit_low_rank": "calibration",
     "generate": "generation",
     "grow_state": "llama_state",
     "hot_cold_ffn": "ffn_hot",
     "initial_state": "llama_state",
+    "llama_ffn_layers": "store_llama",
     "permute_blocks": "ffn_permute",
     "permute_ffn": "ffn_permute",
     "permute_predictor": "ffn_permute",
@@ -119,6 +130,7 @@ _HOMES = {
     "read_powerinfer": "powerinfer",
     "read_tokenizer": "tokenizer",
     "select": "selection",
+    "select_blocks": "selection",
     "select_mask": "selection",
     "split_hot": "ffn_hot",
     "stream": "generation",
@@ -131,6 +143,7 @@ __all__ = [
     "CacheConfig",
     "CacheStatistics",
     "Calibration",
+    "Calibrator",
     "Compensation",
     "Dense",
     "FFNPlan",
@@ -155,9 +168,11 @@ __all__ = [
     "PowerInferPredictors",
     "PredictorStatistics",
     "RopeConfig",
+    "RunningStatistics",
     "SparseFFN",
     "SparsityConfig",
     "StoredFFN",
+    "StoredLlama",
     "Tokenizer",
     "calibrate",
     "coactivation_order",
@@ -165,10 +180,12 @@ __all__ = [
     "compensation_errors",
     "ffn_weights",
     "fit_compensation",
+    "fit_low_rank",
     "generate",
     "grow_state",
     "hot_cold_ffn",
     "initial_state",
+    "llama_ffn_layers",
     "permute_blocks",
     "permute_ffn",
     "permute_predictor",
@@ -183,6 +200,7 @@ __all__ = [
     "read_powerinfer",
     "read_tokenizer",
     "select",
+    "select_blocks",
     "select_mask",
     "split_hot",
     "stream",

@@ -45,8 +45,8 @@ def low_rank_scores(
 
     Source: specs/sparse_inference.md section 2.
     """
-    hidden = product(inputs, p)
-    scores = product(hidden.astype(q.dtype), q)
+    q = jnp.asarray(q)
+    scores = product(product(inputs, p).astype(q.dtype), q)
     return scores if bias is None else scores + bias
 
 
@@ -76,7 +76,7 @@ def mlp_scores(
 
     Source: PowerInfer (Song et al. 2023), specs/sparse_inference.md section 11.
     """
-    hidden = product(inputs, fc1)
+    fc2, hidden = jnp.asarray(fc2), product(inputs, fc1)
     hidden = jax.nn.relu(hidden if bias1 is None else hidden + bias1)
     scores = product(hidden.astype(fc2.dtype), fc2)
     return scores if bias2 is None else scores + bias2
@@ -259,6 +259,7 @@ def product(inputs: jax.Array, matrix: jax.Array) -> jax.Array:
       >>> product(jnp.ones((2, 3)), jnp.ones((5, 3))).shape
       (2, 5)
     """
+    inputs, matrix = jnp.asarray(inputs), jnp.asarray(matrix)
     wide = jnp.promote_types(jnp.promote_types(inputs.dtype, matrix.dtype), jnp.float32)
     both = jnp.promote_types(inputs.dtype, matrix.dtype)
     flat = inputs.reshape(-1, inputs.shape[-1]).astype(both)
