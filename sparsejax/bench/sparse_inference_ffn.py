@@ -68,7 +68,7 @@ def measure(*, group: str, quick: bool, threads: int) -> list[Row]:
       threads: of every contestant.
     """
     machine, rows = Machine.describe(threads), []
-    for row in _GROUPS[group](machine, quick):
+    for row in GROUPS[group](machine, quick):
         tell(row)
         rows.append(row)
     return rows
@@ -167,7 +167,7 @@ def _prefill(machine: Machine, quick: bool) -> Iterator[Row]:
     return measure_prefill(QUICK if quick else PREFILL, machine, tokens=tokens, rank=tokens // 4, quick=quick)
 
 
-_GROUPS: dict[str, Callable[[Machine, bool], Iterator[Row]]] = {
+GROUPS: dict[str, Callable[[Machine, bool], Iterator[Row]]] = {
     "large": _large,
     "gated": _gated,
     "small": _small,
