@@ -7,9 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS_demo := plots
-EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks,text,force-field,md,distill,export,onnx
+EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks,text,gguf,force-field,md,distill,export,onnx
 EXTRAS_lint := lint
-TORCH := torch==2.13.0
+TORCH := torch==2.13.0 transformers
 WITH_TORCH ?=
 WORKERS ?= 2
 
@@ -33,7 +33,7 @@ lint: $(VENV)/installed-lint
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-test $(VENV)/installed-torch
-	for name in ultra_sparse ultra_sparse_training ten sprout force_field; do \
+	for name in ultra_sparse ultra_sparse_training ten sprout force_field sparse_inference; do \
 	  $(BIN)/sparsejax bench $$name --json sparsejax/bench/results/$$name.json --readme README.md || exit 1; \
 	done
 
@@ -48,7 +48,7 @@ $(VENV)/installed-%: $(CONSTRAINTS) pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/installed-torch: $(CONSTRAINTS) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) $(TORCH)
 	@touch $@
 
 clean:
