@@ -162,7 +162,7 @@ def stream(
             f"{longest + max_new_tokens} positions; the network was trained for context_length="
             f"{config.context_length}; shorten one of them, or give a config with more at your own risk"
         )
-    # A penalty of 1 and filters at temperature 0 change nothing: the compiled loop does without them.
+    # A penalty of 1 and filters at temperature 0 change nothing: the compiled step does without them.
     chosen = {name: value for name, value in numbers.items() if temperature > 0 and value is not None}
     seen = None
     if repetition_penalty != 1:
@@ -182,8 +182,7 @@ def stream(
 class TokenStream:
     """An iterator over the tokens (b,) of each step; `stream` makes it.
 
-    The compiled loop that generates all tokens at once is called for one at a time here. A callback from
-    within the loop would also stream, but could not raise, stop or be interrupted as any Python does.
+    Every token is a call of one compiled step, whose cost is that of reading the weights.
 
     Attributes:
       tokenizer: of the texts; None where none is known.
@@ -223,14 +222,13 @@ class TokenStream:
 
     def finish(self) -> Generated:
         """Generate what is left, at once; all tokens, those iterated over included."""
-        while not self._ended:
-            self._advance(self._max_new_tokens)
+        self._advance(self._max_new_tokens)
         progress, count = self._progress, self._max_new_tokens
         tokens = np.array(progress.tokens)[:, :count]
         tokens[:, self._step :] = self._rules.pad_token
         log_probabilities = np.array(progress.log_probabilities)[:, :count]
         lengths = np.array(progress.lengths)
-        # A copy: the loop may reuse the memory of its arrays if somebody goes on.
+        # A copy: the next step would reuse the memory if somebody went on.
         state = jax.tree.map(jnp.copy, progress.state)
         return Generated(tokens, lengths, log_probabilities, state, self._texts(tokens, lengths))
 
@@ -241,13 +239,13 @@ class TokenStream:
         return [self.tokenizer.decode(row[:length], continues=True) for row, length in rows]
 
     def _advance(self, until: int) -> None:
-        """Towards ``until`` tokens, as far as the cache has room; it grows first where it is full."""
-        if self._longest + self._step >= self._progress.state.capacity:
-            grown = decoding.grow(self._progress.state, 2 * self._progress.state.capacity)
-            self._progress = self._progress._replace(state=grown)
-        until = min(until, self._progress.state.capacity - self._longest)
-        self._progress = decoding.advance(self._network, self._progress, self._rules, until)
-        self._look()
+        """Towards ``until`` tokens, unless all rows end before; a full cache grows first."""
+        while not self._ended and self._step < until:
+            if self._longest + self._step >= self._progress.state.capacity:
+                grown = decoding.grow(self._progress.state, 2 * self._progress.state.capacity)
+                self._progress = self._progress._replace(state=grown)
+            self._progress = decoding.advance(self._network, self._progress, self._rules)
+            self._look()
 
     def _look(self) -> None:
         progress = self._progress

@@ -1,4 +1,4 @@
-"""The compiled parts of generation: reading prompts into a cache, and the loop over new tokens."""
+"""The compiled parts of generation: reading prompts into a cache, and the step from token to token."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Network(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How tokens are chosen; all are arguments of the compiled loop, so that other values compile nothing.
+    """How tokens are chosen; all are arguments of the compiled step, so that other values compile nothing.
 
     Attributes:
       key: of the draws.
@@ -173,30 +173,20 @@ def token_room(max_new_tokens: int) -> int:
     return max(_LEAST_ROOM, 1 << (max_new_tokens - 1).bit_length())
 
 
-def advance(network: Network, progress: Progress, rules: Rules, until: int) -> Progress:
-    """Generate until ``until`` tokens are there, all rows have ended, or logits are NaN.
+def advance(network: Network, progress: Progress, rules: Rules) -> Progress:
+    """One more token per row; the memory of ``progress``, its cache included, is used again.
 
-    One compiled loop for any number of tokens: called for one at a time it streams. The memory of
-    ``progress``, its cache included, is used again.
+    Whoever wants many tokens calls it as often. One compiled loop over them would be slower: XLA takes the
+    numbers of quantised weights out of it, as they do not change, and so makes all of them dense.
     """
-    return _advance(*network[:2], network[2:], progress, (rules, until))
+    return _advance(*network[:2], network[2:], progress, rules)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _advance(
-    model: LlamaLM,
-    options: SparseOptions,
-    arrays: tuple[Any, ...],
-    progress: Progress,
-    bounds: tuple[Rules, jax.Array],
+    model: LlamaLM, options: SparseOptions, arrays: tuple[Any, ...], progress: Progress, rules: Rules
 ) -> Progress:
-    rules, until = bounds
-    network = Network(model, options, *arrays)
-
-    def goes_on(progress: Progress) -> jax.Array:
-        return (progress.step < until) & ~progress.stopped.all() & ~progress.is_nan
-
-    return jax.lax.while_loop(goes_on, partial(_one_token, network, rules), progress)
+    return _one_token(Network(model, options, *arrays), rules, progress)
 
 
 def _one_token(network: Network, rules: Rules, before: Progress) -> Progress:
