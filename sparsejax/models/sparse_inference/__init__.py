@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.generation import Generated as Generated
     from sparsejax.models.sparse_inference.generation import generate as generate
     from sparsejax.models.sparse_inference.generation import stream as stream
+    from sparsejax.models.sparse_inference.gguf import AffineTensor as AffineTensor
     from sparsejax.models.sparse_inference.gguf import GGUFError as GGUFError
     from sparsejax.models.sparse_inference.gguf import GGUFFile as GGUFFile
     from sparsejax.models.sparse_inference.gguf import GGUFTensor as GGUFTensor
+    from sparsejax.models.sparse_inference.gguf import QuantizedTensor as QuantizedTensor
     from sparsejax.models.sparse_inference.gguf import read_gguf as read_gguf
     from sparsejax.models.sparse_inference.gguf import write_gguf as write_gguf
     from sparsejax.models.sparse_inference.hot_cold import NeuronCounts as NeuronCounts
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.tokenizer import read_tokenizer as read_tokenizer
 
 _HOMES = {
+    "AffineTensor": "gguf",
     "CacheStatistics": "cache_statistics",
     "Calibration": "calibration",
     "Calibrator": "calibration",
@@ -98,6 +101,7 @@ _HOMES = {
     "Placement": "placement",
     "PowerInferPredictors": "powerinfer",
     "PredictorStatistics": "statistics",
+    "QuantizedTensor": "gguf",
     "RopeConfig": "rope",
     "RunningStatistics": "statistics",
     "SparseFFN": "ffn",
@@ -140,6 +144,7 @@ _HOMES = {
 """Imported when first asked for: reading a file needs no network, and running one no calibration."""
 
 __all__ = [
+    "AffineTensor",
     "CacheConfig",
     "CacheStatistics",
     "Calibration",
@@ -167,6 +172,7 @@ __all__ = [
     "Placement",
     "PowerInferPredictors",
     "PredictorStatistics",
+    "QuantizedTensor",
     "RopeConfig",
     "RunningStatistics",
     "SparseFFN",
