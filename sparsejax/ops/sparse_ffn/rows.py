@@ -78,7 +78,11 @@ def row_sum(values: Array, matrix: Array, indices: Array) -> Array:
         _rows(matrix, listed[:, row]).astype(wide)[:, None] * factors[:, row, :, None]
         for row in range(together)
     )
-    return sum(terms, start=jnp.zeros((), wide)).sum(axis=0)
+    passes = sum(terms, start=jnp.zeros((), wide))
+    if len(passes) == 1:
+        return passes[0]
+    # A loop, since the terms would be fused with a sum over passes, and no longer be vectors.
+    return jax.lax.fori_loop(1, len(passes), lambda number, total: total + passes[number], passes[0])
 
 
 def _products_forward(matrix, indices, inputs):
