@@ -16,11 +16,14 @@ from sparsejax.bench.report import Row, Target
 from sparsejax.bench.timing import Timing, race
 
 FLOAT32, GGML = "float32", "ggml (llama.cpp)"
+_ROWS = "ours: planes by rows"
 _SHARE_OF_RATE = {"q8_0": 0.6, "q4_0": 0.35}
 _SPARSE_OVER_DENSE = 3.0
 _TILE, _DRAWS = 32, 16
 _NOTE = (
-    "Rates: bytes of the weights over the time of one product with one token. Every call takes the next of "
+    "Quantised planes lie by columns (order='columns') where all rows are multiplied, those of gate and input "
+    "by rows where some are taken. Rates: bytes of the weights over the time of one product with one token. "
+    "Every call takes the next of "
     "several matrices, at least 1 GiB of them together but for llama.cpp's, which has as many as ours; its "
     "product also quantises the token to 8 bits."
 )
@@ -75,20 +78,21 @@ def dense_row(name: str, sizes: Sizes, machine: Machine, *, quick: bool) -> Row:
     values, token = _matrix(shape), _token(sizes.d_model)
     raw = encode(values, name)
     exact = decode(raw, name).reshape(shape).astype(np.float64) @ token.astype(np.float64)
-    tensor = QuantizedTensor.from_bytes(raw, name, shape)
+    tensor = QuantizedTensor.from_bytes(raw, name, shape, order="columns")
     contestants: dict[str, Callable[[], Call]] = {
         FLOAT32 + " (jax)": lambda: _float_jax(values, token, sizes),
         FLOAT32 + " (torch)": lambda: _float_torch(values, token, sizes),
         GGML: lambda: _ggml(raw, (FORMATS[name].type_id, shape), token, sizes, threads=machine.threads),
     }
-    ours = _ours(tensor, token, sizes)
+    ours, rows = (_ours(one, token, sizes) for one in (tensor, tensor.ordered("rows")))
     built, _, notes = build(contestants)
     peers = {peer: call for peer, call in built.items() if call is not None}
-    nbytes = {"ours": raw.nbytes, GGML: raw.nbytes}
+    nbytes = dict.fromkeys(("ours", _ROWS, GGML), raw.nbytes)
     floats = values.astype(np.float64) @ token.astype(np.float64)
     errors = {"ours": _relative(ours(), exact)}
     errors |= {peer: _relative(call(), exact if peer == GGML else floats) for peer, call in peers.items()}
-    times = race({"ours": ours, **peers}, repetitions=5 if quick else 31, time_limit=5 if quick else 60)
+    calls = {"ours": ours, _ROWS: rows, **peers}
+    times = race(calls, repetitions=5 if quick else 31, time_limit=5 if quick else 60)
     rates = {peer: 1e-9 * nbytes.get(peer, values.nbytes) / timing.median for peer, timing in times.items()}
     share = _SHARE_OF_RATE.get(name)
     return Row(
@@ -104,6 +108,7 @@ def dense_row(name: str, sizes: Sizes, machine: Machine, *, quick: bool) -> Row:
         threads=machine.threads,
         versions=machine.versions,
         targets=() if share is None else (Target(FLOAT32, at_least=share),),
+        variants={_ROWS.removeprefix("ours: "): rates[_ROWS]},
         bound=f"memory: a sum reads {machine.memory_gb_s:.0f} GB/s; unpacking a code takes instructions",
         spread=_spread(times),
         best={peer: 1e-9 * nbytes.get(peer, values.nbytes) / timing.best for peer, timing in times.items()},
