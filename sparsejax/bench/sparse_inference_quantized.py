@@ -21,7 +21,7 @@ _SHARE_OF_RATE = {"q8_0": 0.6, "q4_0": 0.35}
 _SPARSE_OVER_DENSE = 3.0
 _TILE, _DRAWS = 32, 16
 _NOTE = (
-    "Quantised planes lie by columns (order='columns') where all rows are multiplied, those of gate and input "
+    "Quantised planes lie by columns (order='columns') where all rows are multiplied, gate and input "
     "by rows where some are taken. Rates: bytes of the weights over the time of one product with one token. "
     "Every call takes the next of "
     "several matrices, at least 1 GiB of them together but for llama.cpp's, which has as many as ours; its "
