@@ -27,7 +27,8 @@ _NOTE = (
     "Sparse feed-forward parts: weights are random and at least 1 GiB of them rotate, with other inputs each "
     "time, so that no call finds its weights in the cache. Inputs lie near a subspace, as those of trained "
     "networks do; biases let about the stated part of the neurons be active. Predictors are the principal "
-    "directions of sample inputs, times the weights. Recall is of the active among the k strongest neurons."
+    "directions of sample inputs, times the weights. In prefill, neurons differ in how often they are active, "
+    "as those of trained networks do, and stand in that order. Recall is of the active among the k strongest."
 )
 
 
@@ -93,7 +94,7 @@ def measure_tokens(sizes: Sizes, ways: Sequence[Way], machine: Machine, *, quick
 
 
 def measure_prefill(
-    sizes: Sizes, machine: Machine, *, tokens: int = 512, active: float = 0.5, rank: int = 128, quick: bool
+    sizes: Sizes, machine: Machine, *, tokens: int = 512, active: float = 0.5, rank: int = 64, quick: bool
 ) -> Iterator[Row]:
     """Many tokens that share their choice of blocks, with and without a compensation.
 
@@ -163,8 +164,8 @@ def _small(machine: Machine, quick: bool) -> Iterator[Row]:
 
 
 def _prefill(machine: Machine, quick: bool) -> Iterator[Row]:
-    tokens = 24 if quick else 512
-    return measure_prefill(QUICK if quick else PREFILL, machine, tokens=tokens, rank=tokens // 4, quick=quick)
+    tokens, sizes = (24, replace(QUICK, spread=1.5)) if quick else (512, PREFILL)
+    return measure_prefill(sizes, machine, tokens=tokens, rank=tokens // 8, quick=quick)
 
 
 GROUPS: dict[str, Callable[[Machine, bool], Iterator[Row]]] = {

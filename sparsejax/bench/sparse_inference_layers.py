@@ -28,6 +28,8 @@ class Sizes:
       latent: dimensions of the subspace.
       gated: ReGLU instead of ReLU.
       block: neurons that tokens choose together in prefill.
+      spread: of the biases, without which all neurons are active equally often; those active most come first,
+        as `coactivation_order` puts them.
     """
 
     d_model: int = 4096
@@ -37,6 +39,7 @@ class Sizes:
     latent: int = 128
     gated: bool = False
     block: int = 32
+    spread: float = 0.0
 
     @property
     def words(self) -> str:
@@ -46,8 +49,8 @@ class Sizes:
 
 
 LARGE, GATED = Sizes(), Sizes(layers=2, gated=True)
-SMALL = Sizes(512, 2048, layers=128, rank=64, latent=32)
-PREFILL = Sizes(layers=2)
+SMALL = Sizes(512, 2048, layers=128, rank=32, latent=24)
+PREFILL = Sizes(layers=2, rank=64, latent=48, spread=1.5)
 QUICK = Sizes(64, 256, layers=2, rank=16, latent=8)
 """`LARGE`, `GATED` and `SMALL` hold 1 GiB of weights or more."""
 
@@ -83,9 +86,10 @@ class Layers:
 
         self.inputs = [drawn(tokens) for _ in range(_INPUTS if tokens == 1 else 3)]
         self.samples = drawn(min(_SAMPLES, 4 * sizes.d_model))
-        bias = jnp.full(sizes.d_ff, NormalDist().inv_cdf(active), jnp.float32)
+        middle = NormalDist().inv_cdf(active) * (1 + sizes.spread**2) ** 0.5
+        bias = -np.sort(-(middle + sizes.spread * draws.normal(size=sizes.d_ff))).astype(np.float32)
         draw = jax.jit(self._draw)
-        self.weights = [draw(jax.random.key(number), bias) for number in range(sizes.layers)]
+        self.weights = [draw(jax.random.key(number), jnp.asarray(bias)) for number in range(sizes.layers)]
         directions = np.linalg.svd(np.asarray(self.samples), full_matrices=False)[2][: sizes.rank]
         self.predictors = [self._predictor(jnp.asarray(directions), one) for one in self.weights]
 

@@ -98,7 +98,7 @@ def choice_mask(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> j
     elif top_k is None:
         together = _in_blocks(scores, plan, -jnp.inf).max(axis=(1, 3))
     else:
-        together = _in_blocks(jnp.square(jax.nn.relu(scores)), plan, 0).sum(axis=(1, 3))
+        together = _in_blocks(jnp.square(jax.nn.relu(scores)), plan, 0).sum(axis=1).sum(axis=-1)
     always = jnp.arange(blocks) < -(-plan.hot // plan.block_size)
     if top_k is None:
         assert sparsity.threshold is not None

@@ -16,10 +16,11 @@ from jax import Array
 from sparsejax.ops import backends
 
 PIECES = (16, 8, 4)
-"""Pieces of a row that are added to each other, the first of which `LANES` divides the length."""
+"""Pieces of a row that are added to each other: the first number of them that leaves pieces of `LANES`."""
 
-LANES = 16
-"""Numbers that a piece holds a multiple of."""
+LANES = (128, 16)
+"""Numbers that a piece holds a multiple of, the better one first: both products with 205 rows of 512 take 90
+us by 4 pieces of 128, 98 by 16 of 32."""
 
 TOGETHER = 32
 """Rows that one pass across them adds up: 1.3 ms with 8, 1.0 with 16, 0.9 with 32, 1.0 with 64."""
@@ -40,7 +41,8 @@ def row_products(matrix: Array, indices: Array, inputs: Array) -> Array:
     """
     wide = _wide(matrix, inputs)
     width = matrix.shape[1]
-    pieces = next((pieces for pieces in PIECES if width % (pieces * LANES) == 0), 0)
+    fits = (pieces for lanes in LANES for pieces in PIECES if width % (pieces * lanes) == 0)
+    pieces = next(fits, 0)
     if not pieces or backends.platform() != "cpu":
         return jnp.matmul(inputs, matrix[indices].T, preferred_element_type=wide)
     cut = matrix.reshape(-1, width // pieces)
