@@ -27,7 +27,7 @@ _NOTE = (
     "Sparse feed-forward parts: weights are random and at least 1 GiB of them rotate, with other inputs each "
     "time, so that no call finds its weights in the cache. Inputs lie near a subspace, as those of trained "
     "networks do; biases let about the stated part of the neurons be active. Predictors are the principal "
-    "directions of sample inputs, times the weights. In prefill, neurons differ in how often they are active, "
+    "directions of sample inputs, times the weights. In prefill, neurons differ in how often they act, "
     "as those of trained networks do, and stand in that order. Recall is of the active among the k strongest."
 )
 
