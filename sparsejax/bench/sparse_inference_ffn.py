@@ -99,7 +99,7 @@ def measure_prefill(
     """Many tokens that share their choice of blocks, with and without a compensation.
 
     Args:
-      sizes: of the layers, of which two rotate.
+      sizes: of the layers.
       machine: of the run.
       tokens: of a call.
       active: part of the neurons.

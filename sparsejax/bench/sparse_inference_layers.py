@@ -50,9 +50,9 @@ class Sizes:
 
 LARGE, GATED = Sizes(), Sizes(layers=2, gated=True)
 SMALL = Sizes(512, 2048, layers=128, rank=32, latent=24)
-PREFILL = Sizes(layers=2, rank=64, latent=48, spread=1.5)
+PREFILL = Sizes(rank=64, latent=48, spread=1.5)
 QUICK = Sizes(64, 256, layers=2, rank=16, latent=8)
-"""`LARGE`, `GATED` and `SMALL` hold 1 GiB of weights or more."""
+"""All but the last hold 1 GiB of weights or more."""
 
 
 class Layers:

@@ -9,12 +9,12 @@ import pytest
 
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.sparse_inference_ffn import Way, measure_prefill, measure_tokens
-from sparsejax.bench.sparse_inference_layers import GATED, LARGE, QUICK, SMALL, Layers
+from sparsejax.bench.sparse_inference_layers import GATED, LARGE, PREFILL, QUICK, SMALL, Layers
 
 MACHINE = Machine("cpu", 2, {}, 5.0, 1.0, 20.0, 60.0)
 
 
-@pytest.mark.parametrize("sizes", [LARGE, GATED, SMALL], ids=str)
+@pytest.mark.parametrize("sizes", [LARGE, GATED, SMALL, PREFILL], ids=str)
 def test_a_gibibyte_of_weights_rotates(sizes):
     matrices = 3 if sizes.gated else 2
     assert sizes.layers * matrices * sizes.d_ff * sizes.d_model * 4 >= 1 << 30
