@@ -58,9 +58,10 @@ def show_checks(checks: Sequence[Check]) -> None:
 
 def show_demo(rows: Sequence[DemoRow]) -> None:
     """Print the demo's table."""
-    table = Table(
-        "file", "family", "values", "verified", "result", "batch 1", "batch 4096", title="sparsejax demo"
-    )
+    table = Table(title="sparsejax demo")
+    table.add_column("file", no_wrap=True)
+    for name in ("family", "values", "verified", "result", "batch 1", "batch 4096"):
+        table.add_column(name)
     for row in rows:
         times = (
             f"{row.microseconds[size]:.1f} us" if size in row.microseconds else "-" for size in (1, 4096)

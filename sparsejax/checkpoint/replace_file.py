@@ -28,7 +28,7 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
       >>> path = os.path.join(tempfile.mkdtemp(), "x.bin")
       >>> with replaced(path) as stream:
       ...     _ = stream.write(b"abc")
-      >>> open(path, "rb").read()
+      >>> Path(path).read_bytes()
       b'abc'
     """
     path = Path(path)
