@@ -272,7 +272,7 @@ def test_a_config_that_contradicts_the_shapes_is_told(tmp_path, name, beside):
         with pytest.raises(errors.ShapeError) as caught:
             sj.load(path)
         text = str(caught.value)
-        assert text.startswith(str(path)) and "\n" not in text
+        assert text.startswith((str(path), f".../{path.name}")) and "\n" not in text  # long paths are cut
         assert f"config says {name}={wrong!r}, its tensors say {files.SIZES[name]}" in text
     assert isinstance(sj.inspect(path).problem, errors.ShapeError)
 

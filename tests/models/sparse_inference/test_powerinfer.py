@@ -81,7 +81,8 @@ def test_what_is_wrong_with_a_folder_is_told(folder, change, kind, words):
     change(folder)
     with pytest.raises(kind, match=words) as caught:
         read_powerinfer(folder)
-    assert str(folder) in str(caught.value) or folder.name in str(caught.value) or ".pt" in str(caught.value)
+    named = (str(folder), folder.name, ".pt", "config.json")  # long paths are cut
+    assert any(name in str(caught.value) for name in named)
     with pytest.raises(errors.NotReadableError, match="no such folder"):
         read_powerinfer(folder / "nowhere")
 
