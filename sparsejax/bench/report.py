@@ -229,8 +229,10 @@ def _target(row: Row, target: Target) -> str:
 def _quality(quality: Mapping[str, Any]) -> str:
     lines = []
     for name, value in quality.items():
-        if isinstance(value, Mapping):
-            ours = value.get("ours")
+        if isinstance(value, Mapping) and value.get("ours") is None:
+            lines.append(f"{name}: " + ", ".join(f"{key} {own:.2g}" for key, own in value.items()))
+        elif isinstance(value, Mapping):
+            ours = value["ours"]
             others = [v for key, v in value.items() if key != "ours" and v is not None]
             worst = f" (worst peer {max(others):.1e})" if others else ""
             lines.append(f"{name}: {ours:.1e}{worst}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -151,3 +152,8 @@ def test_comparisons_speak_of_what_is_measured(unit, ours, peer, words):
     table = markdown_table([row])
     assert words in table
     assert "a \\| b" in table, "a bar in a cell would end it"
+
+
+def test_errors_of_our_own_variants_are_listed():
+    row = dataclasses.replace(TIME, quality={"output error": {"with": 0.121, "without": 0.2}})
+    assert "output error: with 0.12, without 0.2" in markdown_table([row])
