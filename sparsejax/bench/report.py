@@ -113,11 +113,6 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     return [_row(fields) for fields in json.loads(Path(path).read_text())]
 
 
-def _fields(row: Row) -> dict[str, Any]:
-    met = [row.met(target) for target in row.targets]
-    return {**dataclasses.asdict(row), "ratios": ratios(row), "met": met}
-
-
 def _row(fields: dict[str, Any]) -> Row:
     own = {key: value for key, value in fields.items() if key not in ("ratios", "met")}
     targets = tuple(Target(**target) for target in own["targets"])

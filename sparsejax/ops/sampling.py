@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,26 @@ import jax.numpy as jnp
 from sparsejax.typing import Logits, RowTokens, SeenTokens
 
 _KEY_BITS = 32
+
+
+class Rules(NamedTuple):
+    """How tokens are chosen; all are arguments of the compiled step, so that other values compile nothing.
+
+    Attributes:
+      key: of the draws.
+      sampling: numbers of `sample`; without "temperature" the most probable token is taken.
+      stop_tokens: (s,) a row ends with any of them; None for none.
+      pad_token: what a row gives after its end.
+
+    Example:
+      >>> Rules(jax.random.key(0), {"temperature": 0.7}, None, 0).sampling
+      {'temperature': 0.7}
+    """
+
+    key: jax.Array
+    sampling: dict[str, Any]
+    stop_tokens: jax.Array | None
+    pad_token: int
 
 
 def sample(

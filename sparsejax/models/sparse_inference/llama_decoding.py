@@ -14,7 +14,7 @@ from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_ffn import SparseOptions
 from sparsejax.models.sparse_inference.llama_state import LlamaState, grow_state, initial_state
 from sparsejax.ops.prompts import Prompts
-from sparsejax.ops.sampling import sample
+from sparsejax.ops.sampling import Rules, sample
 from sparsejax.typing import Logits, Params, RowTokens, SeenTokens
 
 _LEAST_ROOM = 64
@@ -40,23 +40,6 @@ class Network(NamedTuple):
     params: Params
     predictors: Any
     fitted: Any
-
-
-class Rules(NamedTuple):
-    """How tokens are chosen; all are arguments of the compiled step, so that other values compile nothing.
-
-    Attributes:
-      key: of the draws.
-      sampling: numbers of `sparsejax.ops.sampling.sample`; without "temperature" the most probable token is
-        taken.
-      stop_tokens: (s,) a row ends with any of them; None for none.
-      pad_token: what a row gives after its end.
-    """
-
-    key: jax.Array
-    sampling: dict[str, Any]
-    stop_tokens: jax.Array | None
-    pad_token: int
 
 
 class Progress(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,28 +13,12 @@ from sparsejax.models.ten.config import Stack
 from sparsejax.models.ten.model import TemporalEigenstateNetwork, head_kernel, vocabulary_logits
 from sparsejax.models.ten.state import TenState, initial_state
 from sparsejax.ops.prompts import Prompts, Segment, cut
-from sparsejax.ops.sampling import sample
+from sparsejax.ops.sampling import Rules, sample
 from sparsejax.typing import Logits, Params, RowTokens, SeenTokens
 
 _LEAST_ROOM = 64
 
 _start = partial(jax.jit, static_argnames=("config", "batch", "stack", "dtype"))(initial_state)
-
-
-class Rules(NamedTuple):
-    """How tokens are chosen; all are arguments of the compiled loop, so that other values compile nothing.
-
-    Attributes:
-      key: of the draws.
-      sampling: numbers of `ops.sampling.sample`; without "temperature" the most probable token is taken.
-      stop_tokens: (s,) a row ends with any of them; None for none.
-      pad_token: what a row gives after its end.
-    """
-
-    key: jax.Array
-    sampling: dict[str, Any]
-    stop_tokens: jax.Array | None
-    pad_token: int
 
 
 class Progress(NamedTuple):

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.models.ten.config import Stack, TemporalEigenstateConfig
-from sparsejax.models.ten.decoding import Progress, Rules, advance, begin, prefill
+from sparsejax.models.ten.decoding import Progress, advance, begin, prefill
 from sparsejax.models.ten.model import TemporalEigenstateNetwork
 from sparsejax.models.ten.state import TenState
 from sparsejax.ops.prompts import read_prompts
-from sparsejax.ops.sampling import check_sampling
+from sparsejax.ops.sampling import Rules, check_sampling
 from sparsejax.typing import Params
 
 PREFILL_SEGMENT = 1024
