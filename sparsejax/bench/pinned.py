@@ -19,6 +19,9 @@ from typing import Any
 
 from sparsejax.bench.report import Row, read_rows, write_rows
 
+# OpenBLAS's threads spin for 2 ** 28 cycles after a call, a tenth of a second, on the cores of whoever is
+# timed next: with 2 ** 22, 2 ms, NumPy takes as long as before, and XLA and torch up to half less.
+_SPINNING = {"OPENBLAS_THREAD_TIMEOUT": "22"}
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")
 
 
@@ -47,7 +50,12 @@ def tell(row: Row) -> None:
 
 
 def run_pinned(
-    module: str, options: Mapping[str, Any], threads: int = 1, *, platforms: str | None = "cpu"
+    module: str,
+    options: Mapping[str, Any],
+    threads: int = 1,
+    *,
+    platforms: str | None = "cpu",
+    inline: bool = False,
 ) -> list[Row]:
     """Rows of ``module.measure(threads=threads, **options)``, run in a child bound to ``threads`` cores.
 
@@ -56,6 +64,8 @@ def run_pinned(
       options: keyword arguments of its ``measure``, as JSON can carry them.
       threads: for every contestant; none, the caller included, has more.
       platforms: that jax may use; None for what it finds, whose memory it then takes as it needs it.
+      inline: JAX computes in the calling thread, as torch and NumPy do, instead of handing each call to
+        another one: of use where calls take microseconds and each is waited for.
 
     Returns:
       the rows. The child's progress goes to this process's standard error.
@@ -63,10 +73,12 @@ def run_pinned(
     Raises:
       RuntimeError: the child failed; its last lines are above the traceback.
     """
-    environment = {**os.environ, **dict.fromkeys(_POOLS, str(threads))}
+    environment = {**os.environ, **dict.fromkeys(_POOLS, str(threads)), **_SPINNING}
     environment |= (
         {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if platforms is None else {"JAX_PLATFORMS": platforms}
     )
+    if inline:
+        environment["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
     # A compilation cache would report the time of a file read as compile time.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     request = {"module": module, "cores": cores(threads), "threads": threads, "options": dict(options)}

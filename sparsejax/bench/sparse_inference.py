@@ -38,7 +38,7 @@ def run(quick: bool = False, *, checkpoint: Any = None, threads: int = 1) -> lis
     del threads
     threads, rows = min(_THREADS, len(allowed_cores())), []
     for group in ffn.GROUPS:
-        rows += run_pinned(ffn.__name__, {"group": group, "quick": quick}, threads)
+        rows += run_pinned(ffn.__name__, {"group": group, "quick": quick}, threads, inline=True)
     for group in _GROUPS:
         options = {"group": group, "quick": quick, "checkpoint": checkpoint and str(checkpoint)}
         rows += run_pinned(__name__, options, threads)

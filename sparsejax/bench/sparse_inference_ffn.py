@@ -23,12 +23,16 @@ from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
 from sparsejax.ops.sparse_ffn import dense_ffn, listed_ffn
 
 _PEERS = "dense"
+_FLOAT32 = ", float32 predictor"
 _NOTE = (
-    "Sparse feed-forward parts: weights are random and at least 1 GiB of them rotate, with other inputs each "
-    "time, so that no call finds its weights in the cache. Inputs lie near a subspace, as those of trained "
-    "networks do; biases let about the stated part of the neurons be active. Predictors are the principal "
-    "directions of sample inputs, times the weights. In prefill, neurons differ in how often they act, "
-    "as those of trained networks do, and stand in that order. Recall is of the active among the k strongest."
+    "Sparse feed-forward parts: weights are random and at least 1 GiB of them rotate, with other inputs "
+    "each time, so that no call finds its weights in the cache. Inputs lie near a subspace, as those of "
+    "trained networks do; biases let about the stated part of the neurons be active. Predictors are the "
+    "principal directions of sample inputs, times the weights; of those in Q8_0 the float32 ones are "
+    "timed beside. JAX computes in the calling thread, as the others do "
+    "(JAX_CPU_ENABLE_ASYNC_DISPATCH=false): handing a call of 200 us to another thread takes 60. In "
+    "prefill, neurons differ in how often they act, as those of trained networks do, and stand in that "
+    "order. Recall is of the active among the k strongest."
 )
 
 
@@ -86,9 +90,13 @@ def measure_tokens(sizes: Sizes, ways: Sequence[Way], machine: Machine, *, quick
     """
     for active in dict.fromkeys(way.active for way in ways):
         layers = Layers(sizes, active)
-        mine = {way: _one_token(layers, way) for way in ways if way.active == active}
+        mine = [way for way in ways if way.active == active]
+        calls = {_name(way): _one_token(layers, way) for way in mine}
+        if sizes.quantises:
+            predicting = [way for way in mine if way.predicts]
+            calls |= {_name(way) + _FLOAT32: _one_token(layers, way, layers.predictors) for way in predicting}
         dense, seconds, notes = _dense_calls(layers)
-        times = _race({**{_name(way): call for way, call in mine.items()}, **dense}, quick)
+        times = _race({**calls, **dense}, quick)
         for way in mine:
             yield _row(layers, way, times, dense, machine, seconds=seconds, notes=notes)
 
@@ -177,14 +185,15 @@ GROUPS: dict[str, Callable[[Machine, bool], Iterator[Row]]] = {
 """In the order of the table."""
 
 
-def _one_token(layers: Layers, way: Way) -> Callable[[], Any]:
+def _one_token(layers: Layers, way: Way, predictors: Sequence[Any] | None = None) -> Callable[[], Any]:
     import jax
 
     numbers = range(layers.sizes.layers)
     if way.predicts:
+        predictors = layers.scorers if predictors is None else predictors
         return _turning(
             lambda group, x: layers.predicted(group[0], x, group[1]),
-            [(layers.weights[n], layers.predictors[n]) for n in numbers],
+            list(zip(layers.weights, predictors, strict=True)),
             layers.inputs,
         )
     step = jax.jit(lambda weights, x, listed: listed_ffn(x, weights, listed, activation=layers.activation))
@@ -217,7 +226,8 @@ def _row(
     nbytes = layers.bytes_read(predicts=way.predicts)
     reads = nbytes / machine.memory_gb_s / 1e3
     ceiling = layers.bytes_dense / nbytes
-    renamed = {"ours" if name == own else name: time for name, time in times.items() if name in (own, *dense)}
+    names = {own: "ours", own + _FLOAT32: "ours: float32 predictor", **{name: name for name in dense}}
+    renamed = {names[name]: time for name, time in times.items() if name in names}
     return _as_row(
         f"1 token, {sizes.words}, {way.active:.0%} active, {way.words}",
         "us",

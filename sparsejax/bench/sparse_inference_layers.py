@@ -25,6 +25,7 @@ class Sizes:
       d_ff: neurons.
       layers: whose weights rotate.
       rank: of the predictors.
+      quantises: predictors of one token are in Q8_0: reading them takes less than taking them apart.
       latent: dimensions of the subspace.
       gated: ReGLU instead of ReLU.
       block: neurons that tokens choose together in prefill.
@@ -36,6 +37,7 @@ class Sizes:
     d_ff: int = 11008
     layers: int = 3
     rank: int = 256
+    quantises: bool = True
     latent: int = 128
     gated: bool = False
     block: int = 32
@@ -45,13 +47,14 @@ class Sizes:
     def words(self) -> str:
         """Of a case."""
         kind = "gated (ReGLU)" if self.gated else "two matrices (ReLU)"
-        return f"{self.d_model:,} x {self.d_ff:,}, {kind}, predictor of rank {self.rank}"
+        predictor = f"predictor of rank {self.rank}" + " in Q8_0" * self.quantises
+        return f"{self.d_model:,} x {self.d_ff:,}, {kind}, {predictor}"
 
 
 LARGE, GATED = Sizes(), Sizes(layers=2, gated=True)
-SMALL = Sizes(512, 2048, layers=128, rank=32, latent=24)
-PREFILL = Sizes(rank=64, latent=48, spread=1.5)
-QUICK = Sizes(64, 256, layers=2, rank=16, latent=8)
+SMALL = Sizes(512, 2048, layers=128, rank=32, quantises=False, latent=24)
+PREFILL = Sizes(rank=64, quantises=False, latent=48, spread=1.5)
+QUICK = Sizes(64, 256, layers=2, rank=32, latent=8)
 """All but the last hold 1 GiB of weights or more."""
 
 
@@ -65,7 +68,7 @@ class Layers:
       weights: of each layer.
       inputs: that rotate, (tokens, d).
       samples: (n, d) other inputs.
-      predictors: of each layer.
+      predictors: of each layer, float32.
     """
 
     def __init__(self, sizes: Sizes, active: float, *, tokens: int = 1):
@@ -105,8 +108,20 @@ class Layers:
 
     def bytes_read(self, *, predicts: bool) -> int:
         """Of the rows of the computed neurons, and of the predictor."""
+        import jax
+
         rows = self.bytes_dense * self.top_k // self.sizes.d_ff
-        return rows + predicts * 4 * self.sizes.rank * (self.sizes.d_ff + self.sizes.d_model)
+        parts = jax.tree.leaves((self.scorers[0].p, self.scorers[0].q))
+        return rows + predicts * sum(part.nbytes for part in parts)
+
+    @cached_property
+    def scorers(self) -> list[Any]:
+        """The predictors as one token reads them."""
+        from sparsejax.models.sparse_inference.predictor_quantized import quantize_predictor
+
+        if not self.sizes.quantises:
+            return self.predictors
+        return [quantize_predictor(one) for one in self.predictors]
 
     @cached_property
     def predicted(self) -> Any:
@@ -143,7 +158,7 @@ class Layers:
 
         weights, inputs = self.weights[layer], self.inputs[number]
         if predicts:
-            return self.predicted(weights, inputs, self.predictors[layer])
+            return self.predicted(weights, inputs, self.scorers[layer])
         return listed_ffn(inputs, weights, self.best(layer, number), activation=self.activation)
 
     def hidden(self, layer: int, number: int) -> np.ndarray:
@@ -190,7 +205,7 @@ class Layers:
         """The mask (1, f) of the neurons that the predictor chooses."""
         from sparsejax.ops.sparse_ffn import top_k_mask
 
-        return np.asarray(top_k_mask(self.predictors[layer].scores(self.inputs[number]), self.top_k))
+        return np.asarray(top_k_mask(self.scorers[layer].scores(self.inputs[number]), self.top_k))
 
     def recall(self, layer: int, number: int, kept: np.ndarray) -> float:
         """The part of the active ones among the k strongest neurons that is kept (tokens, f)."""

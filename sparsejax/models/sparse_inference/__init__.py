@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.predictor_exact import Dense as Dense
     from sparsejax.models.sparse_inference.predictor_exact import GateThreshold as GateThreshold
     from sparsejax.models.sparse_inference.predictor_exact import Oracle as Oracle
+    from sparsejax.models.sparse_inference.predictor_quantized import (
+        quantize_predictor as quantize_predictor,
+    )
     from sparsejax.models.sparse_inference.rope import RopeConfig as RopeConfig
     from sparsejax.models.sparse_inference.selection import select as select
     from sparsejax.models.sparse_inference.selection import select_blocks as select_blocks
@@ -129,6 +132,7 @@ _HOMES = {
     "predictor_of": "part_modules",
     "predictor_statistics": "statistics",
     "quantize_llama": "llama_weights",
+    "quantize_predictor": "predictor_quantized",
     "read_activation_counts": "placement",
     "read_gguf": "gguf",
     "read_powerinfer": "powerinfer",
@@ -201,6 +205,7 @@ __all__ = [
     "predictor_of",
     "predictor_statistics",
     "quantize_llama",
+    "quantize_predictor",
     "read_activation_counts",
     "read_gguf",
     "read_powerinfer",

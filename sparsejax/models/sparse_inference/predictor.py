@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.models.sparse_inference.config import check_rank
+from sparsejax.ops.quantized import QuantizedTensor, quantized_matmul
 
 
 @runtime_checkable
@@ -26,7 +27,10 @@ class Predictor(Protocol):
 
 
 def low_rank_scores(
-    inputs: jax.Array, p: jax.Array, q: jax.Array, bias: jax.Array | None = None
+    inputs: jax.Array,
+    p: jax.Array | QuantizedTensor,
+    q: jax.Array | QuantizedTensor,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
     """``Q (P x) + bias``.
 
@@ -45,15 +49,14 @@ def low_rank_scores(
 
     Source: specs/sparse_inference.md section 2.
     """
-    q = jnp.asarray(q)
-    scores = product(product(inputs, p).astype(q.dtype), q)
+    scores = product(_narrowed(product(inputs, p), q), q)
     return scores if bias is None else scores + bias
 
 
 def mlp_scores(
     inputs: jax.Array,
-    fc1: jax.Array,
-    fc2: jax.Array,
+    fc1: jax.Array | QuantizedTensor,
+    fc2: jax.Array | QuantizedTensor,
     *,
     bias1: jax.Array | None = None,
     bias2: jax.Array | None = None,
@@ -76,9 +79,9 @@ def mlp_scores(
 
     Source: PowerInfer (Song et al. 2023), specs/sparse_inference.md section 11.
     """
-    fc2, hidden = jnp.asarray(fc2), product(inputs, fc1)
+    hidden = product(inputs, fc1)
     hidden = jax.nn.relu(hidden if bias1 is None else hidden + bias1)
-    scores = product(hidden.astype(fc2.dtype), fc2)
+    scores = product(_narrowed(hidden, fc2), fc2)
     return scores if bias2 is None else scores + bias2
 
 
@@ -87,7 +90,7 @@ class LowRankPredictor:
     """Linear scores through a narrow middle.
 
     Attributes:
-      p: (r, d).
+      p: (r, d); both matrices may be quantised, see `quantize_predictor`.
       q: (f, r).
       bias: (f,) added to the scores; the original has none.
 
@@ -99,8 +102,8 @@ class LowRankPredictor:
     Source: specs/sparse_inference.md section 2.
     """
 
-    p: jax.Array
-    q: jax.Array
+    p: jax.Array | QuantizedTensor
+    q: jax.Array | QuantizedTensor
     bias: jax.Array | None = None
 
     @classmethod
@@ -167,7 +170,7 @@ class MLPPredictor:
     above; they differ where a logit equals it to the last bit.
 
     Attributes:
-      fc1: (r, d).
+      fc1: (r, d); both matrices may be quantised, see `quantize_predictor`.
       fc2: (f, r).
       bias1: (r,) of the hidden layer; PowerInfer has none.
       bias2: (f,) added to the scores; PowerInfer has none.
@@ -179,8 +182,8 @@ class MLPPredictor:
     Source: PowerInfer (Song et al. 2023), specs/sparse_inference.md section 11.
     """
 
-    fc1: jax.Array
-    fc2: jax.Array
+    fc1: jax.Array | QuantizedTensor
+    fc2: jax.Array | QuantizedTensor
     bias1: jax.Array | None = None
     bias2: jax.Array | None = None
 
@@ -252,20 +255,28 @@ def check_inputs(inputs: jax.Array, width: int) -> None:
         raise ValueError(f"inputs of shape {inputs.shape} do not fit the predictor: (..., {width}) is needed")
 
 
-def product(inputs: jax.Array, matrix: jax.Array) -> jax.Array:
+def product(inputs: jax.Array, matrix: jax.Array | QuantizedTensor) -> jax.Array:
     """``inputs @ matrix.T`` (*b, o) of inputs (*b, i) and a matrix (o, i), summed in float32 at least.
 
     Example:
       >>> product(jnp.ones((2, 3)), jnp.ones((5, 3))).shape
       (2, 5)
     """
-    inputs, matrix = jnp.asarray(inputs), jnp.asarray(matrix)
+    inputs = jnp.asarray(inputs)
+    if isinstance(matrix, QuantizedTensor):
+        return quantized_matmul(inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32)), matrix)
+    matrix = jnp.asarray(matrix)
     wide = jnp.promote_types(jnp.promote_types(inputs.dtype, matrix.dtype), jnp.float32)
     both = jnp.promote_types(inputs.dtype, matrix.dtype)
     flat = inputs.reshape(-1, inputs.shape[-1]).astype(both)
     numbers = (((1,), (1,)), ((), ()))
     outputs = jax.lax.dot_general(flat, matrix.astype(both), numbers, preferred_element_type=wide)
     return outputs.reshape(*inputs.shape[:-1], matrix.shape[0])
+
+
+def _narrowed(hidden: jax.Array, matrix: jax.Array | QuantizedTensor) -> jax.Array:
+    """In the dtype that a matrix is multiplied in."""
+    return hidden if isinstance(matrix, QuantizedTensor) else hidden.astype(jnp.asarray(matrix).dtype)
 
 
 def _check_matrices(

@@ -65,7 +65,7 @@ class GateThreshold:
           ValueError: inputs of another width.
         """
         check_inputs(inputs, self.w_gate.shape[1])
-        gates = _gates(inputs, self.w_gate)
+        gates = product(inputs, self.w_gate)
         gates = gates if self.b_gate is None else gates + self.b_gate
         of_gate, _ = GATED_ACTIVATIONS.get(self.activation, (self.activation, "identity"))
         return jnp.abs(ACTIVATIONS[of_gate](gates))
@@ -122,11 +122,3 @@ class Dense:
     def scores(self, inputs: jax.Array) -> jax.Array:
         """Infinity (*b, f), for inputs (*b, d)."""
         return jnp.full((*inputs.shape[:-1], self.neurons), jnp.inf, jnp.float32)
-
-
-def _gates(inputs: jax.Array, matrix: jax.Array | QuantizedTensor) -> jax.Array:
-    if not isinstance(matrix, QuantizedTensor):
-        return product(inputs, matrix)
-    from sparsejax.ops.quantized import quantized_matmul
-
-    return quantized_matmul(inputs, matrix).astype(jnp.promote_types(inputs.dtype, jnp.float32))

@@ -103,7 +103,8 @@ def few_outputs(
     flat: Array, weights: FFNWeights, indices: Array, activation: str, *, gates: Array | None = None
 ) -> Array:
     """`shared_outputs` by sums over rows, which are read once from memory. Arguments as there."""
-    there = jnp.clip(indices, 0, weights.w_in.shape[0] - 1)
+    # Without a barrier the search for an index would be repeated in every loop that reads its row.
+    there = jax.lax.optimization_barrier(jnp.clip(indices, 0, weights.w_in.shape[0] - 1))
 
     def sums(matrix: Array, bias: Array | None) -> Array:
         products = row_products(matrix, there, flat)

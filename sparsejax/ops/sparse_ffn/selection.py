@@ -150,18 +150,29 @@ def _by_threshold(keys: Array, top_k: Array) -> Array:
 
 
 def _smallest_selected(keys: Array, top_k: Array) -> Array:
-    """(*b, 1) the largest integer that ``top_k`` keys of the row reach, found from its highest bit down."""
-    info = jnp.iinfo(keys.dtype)
-    start = jnp.full((*keys.shape[:-1], 1), info.min, keys.dtype)
-    pieces = _pieces(keys)
+    """(*b, 1) an integer that ``top_k`` keys of the row reach, and if possible no more.
 
-    def step(number: Array, low: Array) -> Array:
+    Found from its highest bit down. On CPU the search ends when all rows have it, after about 20 of 32 bits
+    where no keys are equal; elsewhere a loop of unknown length would have to ask the device after each step.
+    """
+    info = jnp.iinfo(keys.dtype)
+    pieces, early = _pieces(keys), backends.platform() == "cpu"
+    low = jnp.full((*keys.shape[:-1], 1), info.min, keys.dtype)
+
+    def unfinished(state: tuple[Array, Array, Array]) -> Array:
+        number, _, found = state
+        return (number < info.bits) & ~(early & found.all())
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        number, low, found = state
         # The highest bit is the sign's: adding it to the least integer overflows into 0, as it should.
         higher = low + (jnp.ones((), keys.dtype) << (info.bits - 1 - number))
-        reached = sum(((piece >= higher).astype(jnp.int32) for piece in pieces), start=jnp.int32(0))
-        return jnp.where(reached.sum(axis=-1, keepdims=True) >= top_k, higher, low)
+        each = sum(((piece >= higher).astype(jnp.int32) for piece in pieces), start=jnp.int32(0))
+        reached = each.sum(axis=-1, keepdims=True)
+        return number + 1, jnp.where(reached >= top_k, higher, low), found | (reached == top_k)
 
-    return jax.lax.fori_loop(0, info.bits, step, start)
+    start = jnp.zeros((), keys.dtype), low, jnp.zeros(low.shape, bool)
+    return jax.lax.while_loop(unfinished, step, start)[1]
 
 
 def _pieces(keys: Array) -> list[Array]:

@@ -14,6 +14,7 @@ from sparsejax.checkpoint import store
 from sparsejax.checkpoint.errors import CheckpointError, CorruptFileError, UnknownFormatError, file_name
 from sparsejax.models.sparse_inference.llama_source import model_and_params
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
+from sparsejax.ops.quantized import QuantizedTensor
 from sparsejax.version import __version__
 
 KIND = "llama_predictors"
@@ -50,6 +51,7 @@ def write_predictors(directory: Path, found: PredictorSet, source: Any) -> None:
 
     Raises:
       CheckpointError: the target is something else, or cannot be written.
+      ValueError: quantised predictors.
     """
     kind = next(name for name, made in _CLASSES.items() if isinstance(found.each[0], made))
     header = {
@@ -127,4 +129,6 @@ def _check_model(name: str, told: Any, here: Mapping[str, Any]) -> None:
 
 
 def _arrays(predictor: LowRankPredictor | MLPPredictor) -> dict[str, Any]:
+    if any(isinstance(value, QuantizedTensor) for value in vars(predictor).values()):
+        raise ValueError("predictors are written in float32; quantise them after they are read")
     return {name: value for name, value in vars(predictor).items() if value is not None}
