@@ -12,9 +12,10 @@ import numpy as np
 from sparsejax.models.sparse_inference.compensation import Compensation, compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.crossover import ROWS, UNION, choose_path
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, block_neurons, choice_mask, chosen
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, choice_mask, chosen
 from sparsejax.ops.sparse_ffn import (
     FFNWeights,
+    block_neurons,
     check_activation,
     check_weights,
     dense_ffn,
@@ -134,16 +135,16 @@ def _masked(call: Call) -> jax.Array:
 
 def _rows(call: Call) -> jax.Array:
     """Each token's neurons, read row by row."""
-    flat, plan, neurons, count = call.flat, call.plan, call.neurons, call.quota
+    flat, plan, count = call.flat, call.plan, call.quota
     mask = choice_mask(call.scores, call.sparsity, plan)
 
     def compute(blocks: jax.Array) -> jax.Array:
-        return own_outputs(flat, call.weights, block_neurons(blocks, neurons, plan), call.activation)
+        return own_outputs(flat, call.weights, block_neurons(blocks, plan.block_size), call.activation)
 
     if count is not None:
         blocks = mask_indices(mask, count)
         return compute(jnp.repeat(blocks, plan.group or len(flat), axis=0)[: len(flat)])
-    most = max(1, int(ROWS * plan.blocks(neurons)))
+    most = max(1, int(ROWS * plan.blocks(call.neurons)))
     return _by_length(mask[0], most, lambda blocks: compute(blocks[None]), lambda: call.masked(None))
 
 
@@ -155,7 +156,7 @@ def _union(call: Call) -> jax.Array:
         most = min(most, len(mask) * call.quota)
 
     def compute(listed: jax.Array) -> jax.Array:
-        indices = block_neurons(listed, call.neurons, call.plan)
+        indices = block_neurons(listed, call.plan.block_size)
         gates = own.at[:, indices].get(mode="fill", fill_value=False)
         return shared_outputs(call.flat, call.weights, indices, call.activation, gates=gates)
 
@@ -170,7 +171,7 @@ def _shared(call: Call) -> jax.Array:
     size = call.plan.group or len(call.flat)
     parts = [
         shared_outputs(call.flat[number * size :][:size], call.weights, listed, call.activation)
-        for number, listed in enumerate(block_neurons(blocks, call.neurons, call.plan))
+        for number, listed in enumerate(block_neurons(blocks, call.plan.block_size))
     ]
     return jnp.concatenate(parts)
 

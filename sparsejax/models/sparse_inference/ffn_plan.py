@@ -127,19 +127,6 @@ def chosen(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> jax.Ar
     return mask if len(mask) == tokens else jnp.repeat(mask, plan.group or tokens, axis=0)[:tokens]
 
 
-def block_neurons(blocks: jax.Array, neurons: int, plan: FFNPlan) -> jax.Array:
-    """The neurons (*b, k * block_size) of blocks (*b, k); f or more for those that no neuron has.
-
-    Example:
-      >>> block_neurons(jnp.array([0, 2]), 5, FFNPlan(block_size=2)).tolist()
-      [0, 1, 4, 5]
-    """
-    if plan.block_size == 1:
-        return blocks
-    places = blocks[..., None] * plan.block_size + jnp.arange(plan.block_size, dtype=blocks.dtype)
-    return places.reshape(*blocks.shape[:-1], -1)
-
-
 def _in_blocks(scores: jax.Array, plan: FFNPlan, fill: float) -> jax.Array:
     """(groups, group, blocks, block_size) of (n, f)."""
     tokens, neurons = scores.shape

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from sparsejax.models.sparse_inference.compensation import Compensation, compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, block_neurons, choice_mask
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, choice_mask
 from sparsejax.ops.quantized import ROW_TILE, QuantizedFFN, sparse_quantized_ffn
-from sparsejax.ops.sparse_ffn import GATED_ACTIVATIONS, mask_indices
+from sparsejax.ops.sparse_ffn import GATED_ACTIVATIONS, block_neurons, mask_indices
 
 
 def predicted_quantized_ffn(
@@ -79,8 +79,7 @@ def _tiles(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> jax.Ar
     tokens, neurons = scores.shape
     mask, top_k = choice_mask(scores, sparsity, plan), sparsity.count(neurons)
     count = plan.blocks(neurons) if top_k is None else plan.count(top_k, neurons)
-    in_tiles = FFNPlan(block_size=plan.block_size // ROW_TILE)
-    tiles = block_neurons(mask_indices(mask, count), -(-neurons // ROW_TILE), in_tiles)
+    tiles = block_neurons(mask_indices(mask, count), plan.block_size // ROW_TILE)
     if len(tiles) in (1, tokens):
         return tiles
     return jnp.repeat(tiles, plan.group, axis=0)[:tokens]

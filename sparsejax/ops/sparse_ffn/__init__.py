@@ -4,7 +4,7 @@ from sparsejax.ops.sparse_ffn.api import check_weights, choose_path, sparse_ffn
 from sparsejax.ops.sparse_ffn.compact import mask_indices
 from sparsejax.ops.sparse_ffn.listed import listed_ffn, own_outputs, shared_outputs
 from sparsejax.ops.sparse_ffn.reference import dense_ffn, hidden_values, masked_ffn, with_bias
-from sparsejax.ops.sparse_ffn.selection import block_count, top_k_indices, top_k_mask
+from sparsejax.ops.sparse_ffn.selection import block_count, block_neurons, top_k_indices, top_k_mask
 from sparsejax.ops.sparse_ffn.weights import (
     ACTIVATIONS,
     GATED_ACTIVATIONS,
@@ -20,6 +20,7 @@ __all__ = [
     "FFNWeights",
     "activated",
     "block_count",
+    "block_neurons",
     "check_activation",
     "check_weights",
     "choose_path",

@@ -12,9 +12,9 @@ from jax import Array
 from sparsejax.ops import backends
 from sparsejax.ops.sparse_ffn.block import Plan, block_ffn
 from sparsejax.ops.sparse_ffn.choose import choose_path
-from sparsejax.ops.sparse_ffn.gather import MOST_UNROLLED, gather_blocks, gather_neurons
+from sparsejax.ops.sparse_ffn.listed import own_outputs
 from sparsejax.ops.sparse_ffn.reference import dense_ffn, masked_ffn, with_bias
-from sparsejax.ops.sparse_ffn.selection import block_count, top_k_indices, top_k_mask
+from sparsejax.ops.sparse_ffn.selection import block_count, block_neurons, top_k_indices, top_k_mask
 from sparsejax.ops.sparse_ffn.weights import FFNWeights, check_activation
 
 Path = Literal["auto", "dense", "masked", "gather", "block"]
@@ -90,10 +90,9 @@ def sparse_ffn(
         mask = top_k_mask(scores, count)
         mask = jnp.repeat(mask, block_size, axis=-1)[:, :neurons] if block_size > 1 else mask
         return masked_ffn(inputs, weights, mask.reshape(*inputs.shape[:-1], neurons), activation=activation)
-    elif path == "gather" and block_size > 1 and _is_static(count) and count <= MOST_UNROLLED:
-        outputs = gather_blocks(flat, weights, top_k_indices(scores, count), plan)
-    elif block_size == 1 and _is_static(count):
-        outputs = gather_neurons(flat, weights, top_k_indices(scores, count), activation)
+    elif _is_static(count) and (path == "gather" or block_size == 1):
+        indices = block_neurons(top_k_indices(scores, count), block_size)
+        outputs = own_outputs(flat, weights, indices, activation)
     else:
         outputs = block_ffn(flat, weights, *_assignment(scores, count), plan)
     return with_bias(outputs, weights, inputs)

@@ -45,6 +45,19 @@ def block_count(top_k: int | Array, block_size: int) -> int | Array:
     return jnp.where(top_k > 0, jnp.maximum(1, top_k // block_size), 0)
 
 
+def block_neurons(blocks: Array, block_size: int) -> Array:
+    """The neurons (*b, k * block_size) of blocks (*b, k); of a short last block also some that are not there.
+
+    Example:
+      >>> block_neurons(jnp.array([0, 2]), 2).tolist()
+      [0, 1, 4, 5]
+    """
+    if block_size == 1:
+        return blocks
+    places = blocks[..., None] * block_size + jnp.arange(block_size, dtype=blocks.dtype)
+    return places.reshape(*blocks.shape[:-1], -1)
+
+
 def top_k_mask(scores: Array, top_k: int | Array) -> Array:
     """True at the ``top_k`` largest scores of each row, and at exactly so many.
 
