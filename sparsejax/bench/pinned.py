@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsejax.bench.report import Row, read_rows, write_rows
+from sparsejax.cli.vectors import with_wide_vectors
 
 # OpenBLAS's threads spin for 2 ** 28 cycles after a call, a tenth of a second, on the cores of whoever is
 # timed next: with 2 ** 22, 2 ms, NumPy takes as long as before, and XLA and torch up to half less.
@@ -73,7 +74,7 @@ def run_pinned(
     Raises:
       RuntimeError: the child failed; its last lines are above the traceback.
     """
-    environment = {**os.environ, **dict.fromkeys(_POOLS, str(threads)), **_SPINNING}
+    environment = {**with_wide_vectors(os.environ), **dict.fromkeys(_POOLS, str(threads)), **_SPINNING}
     environment |= (
         {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if platforms is None else {"JAX_PLATFORMS": platforms}
     )

@@ -34,7 +34,7 @@ def run(quick: bool = False, *, checkpoint: Any = None, threads: int = 1) -> lis
     threads, rows = min(_THREADS, len(allowed_cores())), []
     for group in _GROUPS:
         options = {"group": group, "quick": quick, "checkpoint": checkpoint and str(checkpoint)}
-        rows += run_pinned(__name__, options, threads)
+        rows += run_pinned(__name__, options, threads, inline=group == "speed")
     return rows + run_pinned(sprout_gpu.__name__, {"quick": quick}, threads, platforms=None)
 
 

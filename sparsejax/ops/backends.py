@@ -90,11 +90,12 @@ QUANTIZED = OpBackends(
     specific=("xla", "pallas_gpu", "pallas_tpu"),
 )
 
-# Crossovers of "xla" on CPU, float32, d 512, f 2,048, a router of blocks included, 2 cores shared with
-# others, so processor time in ms (tokens; dense; 16 / 8 / 3 blocks of 64), but for one token wall time:
-#   1: 0.60; gather 0.45 / 0.19 / 0.09     1, neurons of a rank-64 router, 1,024 / 512 / 205: see the constant
+# Crossovers of "xla" on CPU, float32, d 512, f 2,048, a router of blocks included, 2 cores, in ms (tokens;
+# dense; 16 / 8 / 3 blocks of 64):
+#   1: 0.64; gather 0.38 / 0.21 / 0.12     1, neurons of a rank-64 router, 1,024 / 512 / 205: see the constant
 #   128: 6.6; block 5.7 / 3.6 / 1.7        1,024: 44; 41 / 23 / 9        4,096: 216; 142 / 81 / 34
-# Dense products share their time evenly between the cores, the loop over blocks does so less well.
+# those of several tokens are processor time, since dense products share their time evenly between the cores
+# and the loop over blocks does so less well.
 SPARSE_FFN_BLOCK = 16
 """Fewest neurons of a block for which "gather" and "block" are taken."""
 
@@ -104,9 +105,9 @@ SPARSE_FFN_GATHER_TOKENS = 8
 SPARSE_FFN_GATHER_PART = 0.5
 """Largest part of the neurons, summed over the tokens, for which "gather" is taken, with blocks."""
 
-SPARSE_FFN_GATHER_NEURONS = 0.125
-"""Largest part of the neurons of one token for which "gather" is taken, without blocks: 0.25 ms at 205 of
-2,048 neurons and 0.43 at 512, and 0.1 for the indices, against 0.57 of all."""
+SPARSE_FFN_GATHER_NEURONS = 0.5
+"""Largest part of the neurons of one token for which "gather" is taken, without blocks: with a rank-64 router
+0.22 ms at 205 of 2,048 neurons, 0.32 at 512 and 0.51 at 1,024, against 0.64 of all."""
 
 SPARSE_FFN_BLOCK_PART = ((4096, 0.5), (1024, 0.25), (64, 0.125))
 """(Least tokens, largest part of the neurons) for which "block" is taken."""
