@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -68,6 +69,8 @@ def open_file(path: str | PathLike[str]) -> Any:
     """
     import h5py
 
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise DatasetError(f"{file_name(path)}: is a pipe or a device; give an HDF5 file")
     try:
         # The default cache of 1 MiB would decompress a larger chunk again for every structure in it.
         return h5py.File(path, "r", rdcc_nbytes=64 << 20)
@@ -75,7 +78,7 @@ def open_file(path: str | PathLike[str]) -> Any:
         raise DatasetError(f"{file_name(path)}: does not exist") from error
     except IsADirectoryError as error:
         raise DatasetError(f"{file_name(path)}: is a folder; give an HDF5 file") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(
             f"{file_name(path)}: is no HDF5 file, or is damaged or cut short ({_reason(error)}); "
             "write it again"

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from sparsejax.models.force_field.dataset_errors import Problem
+from sparsejax.models.force_field.dataset_storage import link_problem, storage_problem
 from sparsejax.models.force_field.structure import Structure
 
 _REAL, _WHOLE, _TRUTH = "f", "iu", "biu"
@@ -238,6 +239,9 @@ def structural_problems(file: Any) -> list[Problem]:
     Returns:
       problems in the order of the layout; no value of an atom, and no label, is looked at.
     """
+    linked = [problem for name in file if (problem := link_problem(file, name))]
+    if linked:
+        return linked
     if is_grouped(file):
         return [
             problem for name in group_names(file) for problem in _group_problems(file["structures"], name)
@@ -251,6 +255,8 @@ def structural_problems(file: Any) -> list[Problem]:
 def _group_problems(structures: Any, name: str) -> list[Problem]:
     import h5py
 
+    if linked := link_problem(structures, name):
+        return [Problem(f"structures/{linked.place}", linked.text)]
     if not isinstance(structures[name], h5py.Group):
         return [Problem(f"structures/{name}", "is an array; each structure is a group")]
     problems, _ = _field_problems(structures[name], GROUPED)
@@ -264,6 +270,9 @@ def _field_problems(group: Any, fields: tuple[Field, ...]) -> tuple[list[Problem
     problems: list[Problem] = []
     counts: dict[str, int] = {}
     for field in fields:
+        if linked := link_problem(group, field.place):
+            problems.append(linked)
+            continue
         found = group.get(field.place)
         if found is None:
             if field.required:
@@ -273,6 +282,8 @@ def _field_problems(group: Any, fields: tuple[Field, ...]) -> tuple[list[Problem
             problems.append(Problem(field.place, "is a group, not an array"))
         elif found.dtype.kind not in field.kinds:
             problems.append(Problem(field.place, f"must hold {_KINDS[field.kinds]}, not {found.dtype}"))
+        elif stored := storage_problem(found):
+            problems.append(Problem(field.place, stored))
         else:
             problems += _shape_problems(field, found.shape, counts)
     return problems, counts
