@@ -16,6 +16,7 @@ import pytest
 
 import sparsejax as sj
 from sparsejax.checkpoint import errors, torch_file
+from sparsejax.checkpoint.native import json_tree
 from sparsejax.checkpoint.verification import compare_outputs, verify
 from sparsejax.models.ultra_sparse import UltraSparseConfig, expand_input, fuse, with_sign_hidden
 from tests.models.ultra_sparse import files
@@ -228,3 +229,47 @@ def test_gguf_and_json_are_known_by_their_first_bytes_too(tmp_path):
     (tmp_path / "y.bin").write_bytes(b'{"v": 1}')
     with pytest.raises(errors.UnknownFormatError, match="holds no state dict"):
         sj.load(tmp_path / "y.bin")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("config", {}),
+        ("config", {"input_size": 256, "layers": [[]]}),
+        ("config", {"input_size": 256, "layers": [{"featuresx": 3}]}),
+        ("layout", {}),
+        ("layout", None),
+        ("kind", ["ultra_sparse"]),
+        ("packed", 3),
+    ],
+    ids=str,
+)
+def test_a_header_that_describes_no_model_is_damage(field, value, tmp_path):
+    sj.save(sj.load(SPARSE), tmp_path / "model")
+    header = tmp_path / "model" / "sparsejax.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), field: value}))
+    with pytest.raises(errors.CorruptFileError, match="sparsejax.json describes no model") as caught:
+        sj.load(tmp_path / "model")
+    one_line(caught.value)
+    if field != "layout":
+        with pytest.raises(errors.CorruptFileError, match="sparsejax.json describes no model"):
+            sj.inspect(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "change", [{"group_size": 1 << 45}, {"shape": [1 << 40, 1 << 40]}, {"shape": [9, 9]}]
+)
+def test_quantised_weights_that_claim_more_than_they_hold_are_refused(change, tmp_path):
+    codes = {"data": list(range(32)), "scales": [0.5, 0.25], "zero_points": [-1.5, 0.5], "group_size": 32}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({**codes, "shape": [4, 16], "bits": 4, **change}))
+    with pytest.raises(errors.CorruptFileError) as caught:
+        sj.load(path)
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize("name, shape", [("<f8", [1 << 40]), ("O", [0]), ("<f8", [])])
+def test_metadata_arrays_without_bytes_are_empty(name, shape):
+    with pytest.raises(errors.CorruptFileError, match="has no bytes"):
+        json_tree.decode({"array": [name, shape, None]}, [])
+    assert json_tree.decode({"array": ["<f8", [0, 3], None]}, []).shape == (0, 3)

@@ -103,9 +103,9 @@ class ExportError(CheckpointError):
 
 
 def shown(names: Iterable[str], limit: int = 5) -> str:
-    """The first ``limit`` names, quoted, and how many more there are."""
+    """The first ``limit`` names, quoted and none of them endless, and how many more there are."""
     names = list(names)
-    head = ", ".join(repr(name) for name in names[:limit])
+    head = ", ".join(repr(name if len(name) <= 120 else f"{name[:100]}...") for name in names[:limit])
     rest = len(names) - limit
     return f"{head} and {rest} more" if rest > 0 else head
 

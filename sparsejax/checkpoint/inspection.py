@@ -131,24 +131,24 @@ def _identified(report: Report, source: SourceFile) -> Report:
 def _inspect_directory(directory: str | os.PathLike[str]) -> Report:
     header = store.read_header(directory)
     fields = header.fields
-    with located(directory):
+    with located(directory), store.describing(header):
         family = registry.find(fields["kind"])
         config = family.config_from_json(fields["config"])
-    told = fields.get("packed", {})
-    rows = (
-        TensorRow(row.key, tuple(told[row.key]["shape"]), told[row.key]["format"], row.nbytes)
-        if row.key in told
-        else row
-        for row in _rows(flatten(store.array_shapes(header)))
-    )
-    return Report(
-        path=str(directory),
-        file_format="sparsejax",
-        kind=family.kind,
-        variant=fields["variant"],
-        config=config,
-        tensors=tuple(rows),
-    )
+        told = fields.get("packed", {})
+        rows = tuple(
+            TensorRow(row.key, tuple(told[row.key]["shape"]), told[row.key]["format"], row.nbytes)
+            if row.key in told
+            else row
+            for row in _rows(flatten(store.array_shapes(header)))
+        )
+        return Report(
+            path=str(directory),
+            file_format="sparsejax",
+            kind=family.kind,
+            variant=fields["variant"],
+            config=config,
+            tensors=rows,
+        )
 
 
 def _rows(tensors: Mapping[str, Any]) -> tuple[TensorRow, ...]:

@@ -112,7 +112,7 @@ def _array(fields: Mapping[str, Any]) -> np.ndarray:
     if not isinstance(data, list) or not isinstance(shape, list) or not 0 < len(shape) <= _MAX_DIMENSIONS:
         raise CorruptFileError('an array has no rows of numbers as its "dim" and "data"')
     if any(type(size) is not int or not 0 <= size < 1 << 48 for size in shape):
-        raise CorruptFileError(f"an array has the shape {str(shape)[:80]}")
+        raise CorruptFileError(f"an array has the shape {' '.join(str(shape).split())[:80]}")
     if math.prod(shape) != len(data):
         raise CorruptFileError(f"an array of shape {tuple(shape)} has {len(data)} numbers")
     return _numbers("an array", data, np.float32).reshape(shape)

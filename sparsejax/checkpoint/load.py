@@ -132,19 +132,21 @@ def _load_directory(
     header = store.read_header(directory)
     fields = header.fields
     with located(directory):
-        _check_request(fields, kind, variant, overrides)
-        family = registry.find(fields["kind"])
-        config = family.config_from_json(fields["config"])
-        told = fields.get("packed", {})
-        shapes = packed.bytes_template(template(family, config), told)
+        with store.describing(header):
+            _check_request(fields, kind, variant, overrides)
+            family = registry.find(fields["kind"])
+            config = family.config_from_json(fields["config"])
+            told = fields.get("packed", {})
+            shapes = packed.bytes_template(template(family, config), told)
+            source = Source(fields.get("source_path") or "", sha256=fields.get("source_sha256"))
+            layout = Layout.from_json(fields["layout"])
+            saved_as = fields["variant"]
         params = store.read_arrays(header, _with_saved_dtypes(shapes, store.array_shapes(header)))
         metadata = store.read_metadata(header)
         if dtype is not None:
             params = jax.tree.map(lambda array: _cast(array, dtype), params)
         params = packed.from_bytes(params, told)
-    source = Source(fields.get("source_path") or "", sha256=fields.get("source_sha256"))
-    layout = Layout.from_json(fields["layout"])
-    return Checkpoint(family.kind, fields["variant"], config, params, metadata, layout, source)
+    return Checkpoint(family.kind, saved_as, config, params, metadata, layout, source)
 
 
 def _check_request(

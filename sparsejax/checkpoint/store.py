@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections import Counter
@@ -48,6 +49,7 @@ from sparsejax.checkpoint.native.header import (
     RESERVED,
     Header,
     corrupt,
+    describing,
     first_line,
     is_leftover,
     read_document,
@@ -61,11 +63,15 @@ __all__ = [
     "FORMAT_VERSION",
     "Header",
     "array_shapes",
+    "describing",
     "read_arrays",
     "read_header",
     "read_metadata",
     "write_directory",
 ]
+
+_SYSTEM_SAYS = re.compile(r"([^:\[\]]+) \[os_error_code")
+"""The reason at the end of the many words of TensorStore."""
 
 _TYPES = {kind.__name__: kind for kind in (TorchSize, TorchDevice, TorchDtype)}
 
@@ -313,16 +319,16 @@ def _check_files(header: Header, prefix: str) -> None:
     for name, (size, checksum) in header.files.items():
         if not name.startswith(prefix):
             continue
-        path = header.payload / name
+        path, told = header.payload / name, f"{header.payload.name}/{name[:200]}"
         try:
             found = path.stat().st_size
             if found < size:
-                text = f"{header.payload.name}/{name} ends after {found} of {size} bytes"
+                text = f"{told} ends after {found} of {size} bytes"
                 raise TruncatedFileError(f"{file_name(header.directory)}: {text}")
             if found > size or durable.crc32(path) != checksum:
-                raise corrupt(header.directory, f"{header.payload.name}/{name} was altered: wrong checksum")
-        except OSError as error:
-            text = f"{header.payload.name}/{name} cannot be read: {error.strerror}"
+                raise corrupt(header.directory, f"{told} was altered: wrong checksum")
+        except (OSError, ValueError) as error:  # ValueError: no path can have such a name
+            text = f"{told!r} cannot be read: {getattr(error, 'strerror', None) or 'an impossible name'}"
             raise corrupt(header.directory, text) from error
 
 
@@ -351,4 +357,6 @@ def _reported(directory: Path, doing: str, kind: type[CheckpointError]) -> Itera
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise kind(f"{file_name(directory)}: cannot be {doing}: {first_line(error)}") from error
+        told = _SYSTEM_SAYS.search(str(error))
+        reason = told[1].strip() if told else first_line(error)
+        raise kind(f"{file_name(directory)}: cannot be {doing}: {reason}") from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,8 @@ def read_header(directory: str | os.PathLike[str]) -> Header:
         parameters = {path: _abstract(text) for path, text in document["parameters"].items()}
         unflatten(parameters)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise corrupt(directory, f"{HEADER_FILE} is damaged ({type(error).__name__}: {error})") from error
+        told = f"{HEADER_FILE} is damaged ({type(error).__name__}: {first_line(error)})"
+        raise corrupt(directory, told) from error
     if not payload.is_dir():
         raise corrupt(directory, f"the folder {payload.name} with its arrays is gone")
     fields = {name: value for name, value in document.items() if name not in RESERVED}
@@ -92,6 +95,22 @@ def read_document(directory: Path) -> dict[str, Any]:
             f"which reads up to {FORMAT_VERSION}: upgrade sparsejax"
         )
     return document
+
+
+@contextmanager
+def describing(header: Header) -> Iterator[None]:
+    """Tells a header that no model can be made of as damage.
+
+    Raises:
+      CorruptFileError: something else than a `CheckpointError` was raised inside.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # values of wrong types can fail anywhere in the making of a model
+        told = f"{HEADER_FILE} describes no model ({type(error).__name__}: {first_line(error)})"
+        raise corrupt(header.directory, told) from error
 
 
 def _absence(directory: Path, error: OSError) -> CheckpointError:

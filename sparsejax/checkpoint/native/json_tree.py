@@ -22,6 +22,10 @@ from sparsejax.checkpoint.errors import CheckpointError, CorruptFileError
 Json = Any
 Types = Mapping[str, type]
 
+_NOT_OURS = (
+    *(LookupError, TypeError, ValueError, AttributeError, OverflowError, MemoryError, RecursionError),
+    struct.error,
+)
 MAX_DEPTH = 100
 MAX_VALUES = 10_000_000  # a small file whose lists share each other could unfold without end
 
@@ -66,9 +70,9 @@ def decode(node: Json, arrays: Sequence[np.ndarray], types: Types | None = None)
     """
     try:
         return _Decoder(arrays, types or {}).value(node)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
+    except _NOT_OURS as error:
         raise CorruptFileError(
-            f"not a tree written by sparsejax ({type(error).__name__}: {error})"
+            f"not a tree written by sparsejax ({type(error).__name__}: {str(error)[:200]!r})"
         ) from error
 
 
@@ -223,6 +227,8 @@ class _Decoder:
     def array(self, content: list[Json]) -> np.ndarray:
         name, shape, place = content
         if place is None:
+            if 0 not in shape or np.dtype(name).hasobject:
+                raise ValueError(f"an array of {name!r} and shape {shape} has no bytes")
             return np.zeros(shape, np.dtype(name))
         if place not in self.views:
             self.views[place] = self.arrays[place].view(np.dtype(name)).reshape(shape)

@@ -43,7 +43,8 @@ def detect(tensors: Tensors, metadata: Mapping[str, Any]) -> str | None:
     keys = set(tensors)
     if {"w1", "w2_t"} <= keys:
         return "ffn_v2"
-    if {"w1", "w2"} <= keys and metadata.get("activation") in PUBLISHED_ACTIVATIONS:
+    activation = metadata.get("activation")
+    if {"w1", "w2"} <= keys and isinstance(activation, str) and activation in PUBLISHED_ACTIVATIONS:
         return "ffn_v1"
     if keys == {"fc1.weight", "fc2.weight"}:
         return "powerinfer"
@@ -176,7 +177,7 @@ def _ffn_config(
     told = metadata.get("output_dim")
     if variant == "ffn_v2" and told is None:
         raise MissingKeyError("'output_dim' is missing; it lies beside the matrices in files of this layout")
-    if told is not None and told != d_out:
+    if told is not None and (type(told) is not int or told != d_out):
         raise ShapeError(f"'output_dim' is {str(told)[:80]}, the second matrix has {d_out} rows")
     activation = overrides.get("activation", metadata.get("activation"))
     if not isinstance(activation, str) or activation not in PUBLISHED_ACTIVATIONS:
@@ -216,20 +217,25 @@ def _sparsity(told: Mapping[str, Any]) -> SparsityConfig:
     try:
         return SparsityConfig(**{"threshold": None, **fields})
     except (TypeError, ValueError) as error:
-        raise CorruptFileError(f"'config' is no choice of neurons: {error}") from error
+        said = " ".join(str(error).split())[:200]
+        raise CorruptFileError(f"'config' is no choice of neurons: {said}") from error
 
 
 def _weights_config(tensors: Tensors, metadata: Mapping[str, Any]) -> WeightsConfig:
     numbers = {name: metadata.get(name) for name in ("bits", "group_size")}
     if missing := [name for name, value in numbers.items() if value is None]:
         raise MissingKeyError(f"{shown(missing)} beside the codes are missing; save the whole matrix")
-    if numbers["bits"] not in (4, 8) or type(numbers["group_size"]) is not int or numbers["group_size"] < 1:
-        raise CorruptFileError(f"codes of bits={numbers['bits']!r} in groups of {numbers['group_size']!r}")
+    bits, group = numbers["bits"], numbers["group_size"]
+    if type(bits) is not int or bits not in (4, 8) or type(group) is not int or not 1 <= group < 1 << 31:
+        raise CorruptFileError(f"codes of bits={str(bits)[:40]!r} in groups of {str(group)[:40]!r}")
     shape_of(tensors, "shape", 1)
     sizes = [int(size) for size in tensors["shape"].view()]
     if len(sizes) != 2 or min(sizes) < 1:
-        raise CorruptFileError(f"'shape' is {sizes}; rows and columns are needed")
-    return WeightsConfig((sizes[0], sizes[1]), int(numbers["bits"]), numbers["group_size"])
+        raise CorruptFileError(f"'shape' is {str(sizes)[:80]}; rows and columns are needed")
+    (codes,) = shape_of(tensors, "data", 1)
+    if sizes[0] * sizes[1] > codes * 8 // bits:
+        raise CorruptFileError(f"{codes} bytes of codes are too few for the shape {sizes}")
+    return WeightsConfig((sizes[0], sizes[1]), bits, group)
 
 
 register(
