@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = {  # what is printed
+    "batching_server.py": "Return the ",
     "feature_selection.py": "ultra-sparse net",
     "force_field_md.py": "relaxed in",
     "import_checkpoint.py": "ultra_sparse/sparse",
