@@ -22,6 +22,7 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.errors import NotReadableError
 from sparsejax.checkpoint.inspection import inspect
 from sparsejax.checkpoint.load import load
+from sparsejax.checkpoint.native import durable
 from sparsejax.checkpoint.packed import is_packed
 from sparsejax.checkpoint.registry import find
 from sparsejax.checkpoint.save import save
@@ -141,8 +142,8 @@ def write_report(rows: Sequence[DemoRow], path: Path) -> None:
         plot=_svg(rows),
         device=html.escape(f"{jax.devices()[0].device_kind}, jax {jax.__version__}"),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    durable.create_folder(path.parent)
+    durable.replace_text(path, page)
 
 
 def _cells(row: DemoRow) -> list[str]:

@@ -10,6 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from sparsejax.bench.force_field_errors import Errors
+from sparsejax.checkpoint.native import durable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +73,7 @@ def write_page(path: Path, document: Mapping[str, Any], drawn: Sequence[Path]) -
         sentences="".join(f"<p>{html.escape(line)}</p>" for line in findings(document)),
         images=images,
     )
-    path.write_text(page, encoding="utf-8")
+    durable.replace_text(path, page)
     return path
 
 

@@ -22,6 +22,7 @@ from sparsejax.bench.machine import Machine
 from sparsejax.bench.pinned import allowed_cores, run_pinned, tell
 from sparsejax.bench.report import Row
 from sparsejax.bench.timing import race
+from sparsejax.checkpoint.native import durable
 
 _THREADS = 2
 _FLAT = 1 << 20  # bytes of a MB
@@ -135,7 +136,7 @@ def write_report(
         "errors": [one.to_json() for one in errors],
     }
     table = folder / "report.json"
-    table.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    durable.replace_text(table, json.dumps(document, indent=1, allow_nan=False) + "\n")
     page = write_page(folder / "report.html", document, drawn)
     programs = [path for one in exports for path in (one.pt, one.stablehlo) if path is not None]
     return (page, table, *programs, *drawn)

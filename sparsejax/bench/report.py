@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparsejax.checkpoint.native import durable
+
 _LARGER_IS_BETTER = ("GB/s", "proposals/s", "accuracy", "% of copy bandwidth")
 _ERRORS, _SHARES = ("MSE",), ("accuracy",)
 _RELATIVE = ("x", "% of the layer", "% of the step")
@@ -100,12 +102,12 @@ class Row:
 def write_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """Write rows as a JSON array."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    durable.create_folder(target.parent)
     fields = [
         {**dataclasses.asdict(row), "ratios": ratios(row), "met": [row.met(target) for target in row.targets]}
         for row in rows
     ]
-    target.write_text(json.dumps(fields, indent=1) + "\n")
+    durable.replace_text(target, json.dumps(fields, indent=1) + "\n")
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
@@ -167,7 +169,7 @@ def update_readme(path: str | os.PathLike[str], name: str, rows: Sequence[Row]) 
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{path} has no lines {begin} and {end}")
-    Path(path).write_text(f"{before}{begin}\n{markdown_table(rows)}{end}{after}")
+    durable.replace_text(Path(path), f"{before}{begin}\n{markdown_table(rows)}{end}{after}")
 
 
 def _worth_showing(row: Row) -> list[str]:

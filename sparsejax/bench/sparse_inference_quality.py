@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row, Target
+from sparsejax.checkpoint.native import durable
 from sparsejax.training.recipes.llama_quality import FRACTIONS, Way, curves
 
 TEXT, PREDICTORS = ".held_out.npz", ".predictors"
@@ -135,7 +137,9 @@ def draw(found: list[Measured], path: Path) -> None:
     from sparsejax.plots.sparse_inference import perplexity_curves
 
     figure = perplexity_curves({each.name: each.curves for each in found})  # type: ignore[misc]
-    figure.savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150, format="png")
+    durable.replace_bytes(path, picture.getvalue())
 
 
 def _rank(predictor: Any) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import struct
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from sparsejax.checkpoint.errors import CorruptFileError, UnsupportedTensorError
+from sparsejax.checkpoint.replace_file import replaced
 
 _MAX_EXPANSION = 1032  # what deflate can reach at best; more is a forged size
 _UNREADABLE = (
@@ -94,21 +94,15 @@ def is_npz(path: str | os.PathLike[str]) -> bool:
 
 
 def write(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write an uncompressed ``.npz`` of exactly this name; an old file stays until the new one is whole."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as stream:  # with the permissions of any new file
-            with zipfile.ZipFile(stream, "w") as archive:
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                        npy.write_array(entry, np.asarray(array), allow_pickle=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write an uncompressed ``.npz`` of exactly this name; an old file stays until the new one is whole.
+
+    Raises:
+      ExportError: the file cannot be written, or an array is of Python objects.
+    """
+    with replaced(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                npy.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NpzArray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sparsejax.checkpoint.native import durable
 from sparsejax.training.errors import RunError
 from sparsejax.training.text.corpus import read_corpus
 from sparsejax.training.text.tokenizer import ByteTokenizer, Tokenizer, read_tokenizer, tokenizer_named
@@ -99,9 +100,9 @@ def draw_report(
     tables |= {f"{table}.csv": rows for table, rows in found.to_csv().items()}
     pictures = write_figures(out, network_figures(found, name))
     for file, table in tables.items():
-        (out / file).write_text(table, encoding="utf-8")
+        durable.replace_text(out / file, table)
     page = out / "report.html"
-    page.write_text(_page(found, pictures, name, text.told), encoding="utf-8")
+    durable.replace_text(page, _page(found, pictures, name, text.told))
     return (page, *(out / file for file in tables), *pictures)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sparsejax.checkpoint.native import durable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,12 +82,17 @@ def column(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray,
 
 
 def write_figures(folder: Path, figures: Mapping[str, Figure]) -> tuple[Path, ...]:
-    """Write figures as PNG files into a folder, which is made if needed.
+    """Write figures as PNG files into a folder, made if needed; an old file stays until the new one is whole.
 
     Returns:
       the files.
+
+    Raises:
+      OSError: one cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    durable.create_folder(folder)
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=150, format="png")
+        durable.replace_bytes(folder / f"{name}.png", picture.getvalue())
     return tuple(folder / f"{name}.png" for name in figures)

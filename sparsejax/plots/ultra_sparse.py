@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparsejax.plots.style import write_figures
 from sparsejax.training.errors import RunError
 from sparsejax.training.logs import LOG_FILE, read_log
 from sparsejax.training.run_folder import read_run
@@ -193,11 +194,7 @@ def draw_training(folder: Path) -> tuple[Path, ...]:
     report = folder / "report.json"
     if report.exists():
         figures["selection_frequency"] = selection_frequency(json.loads(report.read_bytes()), run)
-    target = folder / "plots"
-    target.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(target / f"{name}.png", dpi=150)
-    return tuple(target / f"{name}.png" for name in figures)
+    return write_figures(folder / "plots", figures)
 
 
 def _band(axis: Any, log: Mapping[str, np.ndarray], name: str, label: str, *, floor: float) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,15 +44,23 @@ class RoundLog:
     def __init__(self, path: Path, columns: Sequence[str], keep: int = 0):
         self._columns = tuple(columns)
         _rewrite(path, _kept(path, (ROUND, *columns), keep) if keep else [], (ROUND, *columns))
+        self._path = path
         self._file = open(path, "a", newline="", encoding="ascii")
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def append(self, done: int, rows: Mapping[str, Any]) -> None:
-        """Write rows (n,) per column, those of the rounds after the ``done`` first ones."""
+        """Write rows (n,) per column, those of the rounds after the ``done`` first ones.
+
+        Raises:
+          OSError: the disk refuses.
+        """
         table = [np.asarray(rows[column]) for column in self._columns]
-        for number, values in enumerate(zip(*table, strict=True), start=done + 1):
-            self._writer.writerow([number, *map(cell, values)])
-        self._file.flush()
+        try:
+            for number, values in enumerate(zip(*table, strict=True), start=done + 1):
+                self._writer.writerow([number, *map(cell, values)])
+            self._file.flush()
+        except OSError as error:
+            raise durable.named(error, self._path) from error
 
     def sync(self) -> None:
         """Wait until all rows are on the disk."""
@@ -66,7 +74,8 @@ class RoundLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(OSError) if error else nullcontext():  # of what could not be written before
+            self._file.close()
 
 
 def cell(value: Any) -> str:
@@ -107,7 +116,4 @@ def _kept(path: Path, columns: Sequence[str], keep: int) -> list[list[str]]:
 def _rewrite(path: Path, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    temporary.write_text(text.getvalue(), encoding="ascii")
-    os.replace(temporary, path)
-    durable.sync([path, path.parent])
+    durable.replace_text(path, text.getvalue())

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,17 +44,22 @@ class MetricLog:
 
     def __init__(self, path: Path, keep: int = 0):
         kept = _kept(path, keep) if keep else []
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-        temporary.write_text("".join(map(_line, kept)), encoding="ascii")
-        os.replace(temporary, path)
-        durable.sync([path, path.parent])
+        durable.replace_text(path, "".join(map(_line, kept)))
+        self._path = path
         self._file = open(path, "a", encoding="ascii")
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Write a line; numbers that are not finite become null."""
+        """Write a line; numbers that are not finite become null.
+
+        Raises:
+          OSError: the disk refuses.
+        """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(_line({STEP: step, **finite}))
-        self._file.flush()
+        try:
+            self._file.write(_line({STEP: step, **finite}))
+            self._file.flush()
+        except OSError as error:
+            raise durable.named(error, self._path) from error
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
@@ -68,7 +73,8 @@ class MetricLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(OSError) if error else nullcontext():  # of what could not be written before
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

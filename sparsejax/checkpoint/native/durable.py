@@ -7,7 +7,7 @@ import os
 import secrets
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,32 @@ def replace_json(path: Path, document: Any) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes or replaces a file of UTF-8 as `replace_json` does."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Writes or replaces a file as `replace_json` does.
+
+    Raises:
+      OSError: the system refuses; names the file. What was there stays, and nothing else is left behind.
+    """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    with open(temporary, "x", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync([path.parent])
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync([path.parent])
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise named(error, path) from error
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The same error with the name of the file, which those of ``write`` and ``fsync`` lack."""
+    return OSError(error.errno, f"cannot be written ({error.strerror or error})", str(path))
 
 
 def crc32(path: Path) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import sys
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-from sparsejax.checkpoint.errors import ExportError, file_name
-from sparsejax.checkpoint.native.durable import sync
+from sparsejax.checkpoint.errors import file_name
+from sparsejax.checkpoint.replace_file import replaced
 from sparsejax.checkpoint.torch_format.storage_layout import OutStorage, lay_out
 from sparsejax.checkpoint.torch_format.torch_emit import emit
 from sparsejax.checkpoint.torch_format.torch_survey import Survey
@@ -47,18 +45,8 @@ def write(obj: object, path: str | PathLike[str]) -> None:
     survey.walk(obj)
     storages, places = lay_out(survey.arrays)
     pickle = emit(obj, survey, storages, places)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb") as stream:
-            _write_records(stream, _root_folder(path), pickle, storages)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        sync([path.parent])
-    except OSError as error:
-        raise ExportError(f"{where}: cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as stream:
+        _write_records(stream, _root_folder(path), pickle, storages)
 
 
 def _write_records(stream: BinaryIO, root: str, pickle: bytes, storages: list[OutStorage]) -> None:

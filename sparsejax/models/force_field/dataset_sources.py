@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparsejax.checkpoint.errors import file_name
+from sparsejax.checkpoint.replace_file import replaced
 from sparsejax.models.force_field.dataset import LabelledStructure
 from sparsejax.models.force_field.dataset_errors import DatasetError
 from sparsejax.models.force_field.dataset_writer import DatasetWriter, WriteMode
@@ -157,21 +157,16 @@ def write_extxyz(samples: Iterable[LabelledStructure], path: str | PathLike[str]
       path: of the file; it is replaced.
 
     Raises:
+      ExportError: the file cannot be written; what was there stays.
       ModuleNotFoundError: ase is missing (extra ``force-field``).
     """
     from ase.io import write
 
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            for sample in samples:
-                write(file, to_atoms(sample), format="extxyz")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as stream:
+        for sample in samples:
+            text = io.StringIO()
+            write(text, to_atoms(sample), format="extxyz")
+            stream.write(text.getvalue().encode())
 
 
 def read_atoms(path: str | PathLike[str]) -> Iterator[Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +21,7 @@ from sparsejax.models.force_field.dataset import ForceFieldDataset
 from sparsejax.models.force_field.dataset_checks import LARGEST_Z
 from sparsejax.models.force_field.dataset_errors import DatasetError
 from sparsejax.models.force_field.dataset_layouts import RAGGED, Field
+from sparsejax.models.force_field.dataset_room import SLACK, reserve
 from sparsejax.models.force_field.structure import Structure, as_structure, check_geometry
 
 WriteMode = Literal["create", "replace", "append"]
@@ -36,6 +39,7 @@ _DTYPES = {
 }  # int64 for the rest
 _CHUNK_ATOMS, _CHUNK_STRUCTURES = 4096, 256
 _GZIP_LEVEL = 4
+_SYSTEM_SAYS = re.compile(r"error message = '([^']+)'")  # within what HDF5 says of its own calls
 _HELD = 1 << 16  # atoms kept in memory before they go to the disk
 
 
@@ -53,7 +57,8 @@ class DatasetWriter:
       metadata: attributes of the group ``metadata``, such as who labelled; numbers and text.
 
     Raises:
-      DatasetError: the path exists, or is appended to and cannot be read.
+      DatasetError: the path exists, is appended to and cannot be read, or cannot be written; what was there
+        stays as it was last saved.
       ModuleNotFoundError: h5py is missing (extra ``force-field``).
 
     Example:
@@ -85,7 +90,8 @@ class DatasetWriter:
         self._temporary: Path | None = None
         self._in_place = mode == "append" and self.path.exists()
         self._count = 0
-        self._begin()
+        with self._writing():
+            self._begin()
 
     def __len__(self) -> int:
         """Structures in all, those of the file that is appended to included."""
@@ -106,8 +112,12 @@ class DatasetWriter:
         """
         name = f"{file_name(self.path)}: structure {self._count}"
         atoms, values = _checked(name, structure, energy, forces, stress)
-        if self._file is None:
-            self._begin()
+        with self._writing():
+            if self._file is None:
+                self._begin()
+            self._hold(atoms, values, energy)
+
+    def _hold(self, atoms: Structure, values: dict[str, np.ndarray], energy: float) -> None:
         rows = {
             "structures/atomic_numbers": atoms.species,
             "structures/positions": atoms.positions,
@@ -130,14 +140,21 @@ class DatasetWriter:
         """Put the file with all structures so far in place; more can be added after."""
         if self._file is None:
             return
+        with self._writing():
+            self._put_in_place()
+
+    def _put_in_place(self) -> None:
         self._flush()
         metadata = self._file["metadata"].attrs
         count, atoms = self._count, len(self._file["structures/atomic_numbers"])
         for name, value in (self._metadata | {"n_structures": count, "total_atoms": atoms}).items():
             metadata[name] = value
+        self._file.flush()
+        end = self._file.id.get_filesize()
         self._file.close()
         self._file = None
         assert self._temporary is not None
+        os.truncate(self._temporary, end)  # gives back the room that was not needed
         durable.sync([self._temporary])
         os.replace(self._temporary, self.path)
         durable.sync([self.path.parent])
@@ -153,6 +170,18 @@ class DatasetWriter:
             self.save()
         self._drop()
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tells what the system or HDF5 refuse in one line, and drops what was not saved."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            self._drop()
+            told = _SYSTEM_SAYS.search(str(error))
+            reason = told[1] if told else getattr(error, "strerror", None) or str(error)
+            reason = " ".join(reason.split())[:200]
+            raise DatasetError(f"{file_name(self.path)}: cannot be written ({reason})") from error
+
     def _begin(self) -> None:
         """Open a file of another name that holds what is in place."""
         durable.create_folder(self.path.parent)
@@ -163,7 +192,7 @@ class DatasetWriter:
             if self._in_place:
                 self._take_over()
             else:
-                self._file = _created(self._temporary)
+                self._create()
         except BaseException:
             self._drop()
             raise
@@ -178,17 +207,28 @@ class DatasetWriter:
                 shutil.copyfile(self.path, self._temporary)
                 self._file = h5py.File(self._temporary, "r+")
                 self._count = len(old)
+                self._reserve()
                 return
-            self._file = _created(self._temporary)
+            self._create()
             for sample in old:
                 self.add(*sample)
         with h5py.File(self.path, "r") as file:
             self._metadata = dict(file["metadata"].attrs if "metadata" in file else {}) | self._metadata
 
+    def _create(self) -> None:
+        """An empty file, after a look whether there is room for it."""
+        assert self._temporary is not None
+        self._temporary.touch(exist_ok=False)
+        reserve(self._temporary, 0, SLACK)
+        self._temporary.unlink()
+        self._file = _created(self._temporary)
+        self._reserve()
+
     def _drop(self) -> None:
         """Forget what was added since the last save."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError, RuntimeError):  # of what a full disk did not take
+                self._file.close()
             self._file = None
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
@@ -196,6 +236,7 @@ class DatasetWriter:
 
     def _flush(self) -> None:
         """Move what is held in memory to the file."""
+        self._reserve(2 * sum(part.nbytes for parts in self._held.values() for part in parts))
         for place, parts in self._held.items():
             if parts:
                 _extend(self._file[place], np.concatenate(parts))
@@ -203,6 +244,10 @@ class DatasetWriter:
             last = self._file[place][-1]
             _extend(self._file[place], last + np.cumsum(self._sizes, dtype=np.int64))
         self._clear()
+
+    def _reserve(self, nbytes: int = 0) -> None:
+        assert self._temporary is not None
+        reserve(self._temporary, self._file.id.get_filesize(), nbytes + SLACK)
 
     def _clear(self) -> None:
         self._held: dict[str, list[np.ndarray]] = {

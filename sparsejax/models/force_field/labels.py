@@ -14,6 +14,7 @@ import numpy as np
 
 from sparsejax.checkpoint.errors import file_name
 from sparsejax.checkpoint.native import durable
+from sparsejax.checkpoint.replace_file import replaced
 from sparsejax.models.force_field.dataset_checks import opened
 from sparsejax.models.force_field.dataset_errors import DatasetError
 from sparsejax.models.force_field.dataset_writer import DatasetWriter
@@ -156,8 +157,7 @@ def _within(outcome: Outcome, max_force: float | None) -> Outcome:
 
 def _write_part(file: Path, outcomes: Sequence[Outcome]) -> None:
     labels = [outcome if isinstance(outcome, Label) else None for outcome in outcomes]
-    temporary = file.with_suffix(".new")
-    with open(temporary, "wb") as stream:
+    with replaced(file) as stream:
         np.savez(
             stream,
             reasons=np.array(
@@ -168,8 +168,6 @@ def _write_part(file: Path, outcomes: Sequence[Outcome]) -> None:
             forces=np.concatenate([np.empty((0, 3)), *(label.forces for label in labels if label)]),
             stresses=np.array([_nan_if_none(label) for label in labels]),
         )
-    durable.sync([temporary])
-    temporary.replace(file)
 
 
 def _nan_if_none(label: Label | None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from sparsejax.checkpoint.load import load
+from sparsejax.checkpoint.native import durable
 from sparsejax.models.force_field import md
 from sparsejax.models.force_field.potential import ForceField
 from sparsejax.training.progress import Style, shown_progress
@@ -91,9 +93,10 @@ def write_log(run: md.Run, path: Path, *, resumed: bool = False) -> None:
             values += [getattr(run, name)[row] for name in extra]
             which = [copy] if several else []
             rows.append([int(step), f"{run.time[row]:g}", *which, *(f"{value:.10g}" for value in values)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    durable.create_folder(path.parent)
+    durable.replace_text(path, text.getvalue())
 
 
 def _earlier_rows(path: Path, run: md.Run) -> list[list[Any]]:

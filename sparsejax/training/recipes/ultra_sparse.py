@@ -321,7 +321,7 @@ def _reported(run: Prepared, nets: Mapping[int, Params]) -> Report:
     true = run.problem.true_features
     names = None if true is None else [run.problem.feature_names[column] for column in true]
     durable.replace_json(run.folder / REPORT, {**report.to_json(), "true_features": names})
-    (run.folder / OUTCOME).write_text(report.to_markdown() + "\n", encoding="utf-8")
+    durable.replace_text(run.folder / OUTCOME, report.to_markdown() + "\n")
     return report
 
 

@@ -16,6 +16,7 @@ from sparsejax.models.force_field.dataset_checks import check_dataset
 from sparsejax.models.force_field.dataset_errors import DatasetError
 from sparsejax.models.force_field.dataset_writer import DatasetWriter
 from tests import golden
+from tests.disk_faults import full_disk
 from tests.models.force_field.samples import assert_same, samples
 
 h5py = pytest.importorskip("h5py")
@@ -152,3 +153,21 @@ def test_broken_files_are_not_appended_to(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(ValueError, match="mode must be one of"):
         DatasetWriter(path, mode="w")
+
+
+@pytest.mark.parametrize("room", [2 << 20, 3 << 20])
+def test_a_disk_that_fills_up_on_the_way_leaves_what_was_saved(room, tmp_path, monkeypatch):
+    """HDF5 crashes the process when it meets the end of the disk itself; room is made sure of before."""
+    monkeypatch.setattr(dataset_writer, "_HELD", 2000)
+    path = tmp_path / "x.h5"
+    with DatasetWriter(path) as writer:
+        writer.add(*samples()[0])
+    before = path.read_bytes()
+    with full_disk(room), pytest.raises(DatasetError, match=r"x\.h5: cannot be written \(File too large\)"):
+        with DatasetWriter(path, mode="replace") as writer:
+            for number in range(10**6):
+                writer.add(*samples((6,), seed=number)[0])
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    with DatasetWriter(path, mode="append") as writer:
+        writer.add(*samples()[1])
+    assert len(ForceFieldDataset(path)) == 2

@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,12 +213,21 @@ class _AppendedBinary:
         from ase.io.trajectory import TrajectoryWriter as Writer
 
         self._file = Writer(path, "a")
+        self._is_broken = False
 
     def append(self, atoms: Any) -> None:
-        self._file.write(atoms)
+        try:
+            self._file.write(atoms)
+        except BaseException:
+            self._is_broken = True
+            raise
 
     def close(self) -> None:
-        self._file.close()
+        if not self._is_broken:
+            self._file.close()
+            return
+        with suppress(OSError):  # ASE would write the rest of the broken frame first
+            self._file.backend.fd.close()
 
 
 def _opened(path: Path) -> _Appended | _AppendedBinary:
