@@ -1,6 +1,7 @@
 # make demo   from nothing to a table of verified, timed models and demo/report.html
 # make test   everything that needs no accelerator; WITH_TORCH=1 adds the cross-checks against real torch
 # make lint   format, lint, types
+# make fuzz   damaged files of all kinds for SECONDS=60; make soak: long runs for MINUTES=5, memory watched
 # make bench  measure beside numba, NumPy, torch and scikit-learn; writes README's tables
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ CONSTRAINTS := constraints/$(MINOR).txt
 # Compiled programs are kept between runs; the folder is ignored by git.
 test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint fuzz soak bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -31,6 +32,12 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5)
 
 bench: $(VENV)/installed-test $(VENV)/installed-torch
 	for name in ultra_sparse ultra_sparse_training ten sprout force_field sparse_inference; do \
