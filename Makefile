@@ -2,6 +2,7 @@
 # make test   everything that needs no accelerator; WITH_TORCH=1 adds the cross-checks against real torch
 # make lint   format, lint, types
 # make fuzz   damaged files of all kinds for SECONDS=60; make soak: long runs for MINUTES=5, memory watched
+# make docs   build the documentation, strictly, into site/
 # make bench  measure beside numba, NumPy, torch and scikit-learn; writes README's tables
 
 PYTHON ?= python3
@@ -10,6 +11,7 @@ BIN := $(VENV)/bin
 EXTRAS_demo := plots
 EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks,text,gguf,force-field,md,distill,export,onnx
 EXTRAS_lint := lint
+EXTRAS_docs := docs,lint
 TORCH := torch==2.13.0 transformers
 WITH_TORCH ?=
 WORKERS ?= 2
@@ -19,7 +21,7 @@ CONSTRAINTS := constraints/$(MINOR).txt
 # Compiled programs are kept between runs; the folder is ignored by git.
 test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: demo test lint fuzz soak bench clean
+.PHONY: demo test lint docs fuzz soak bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -38,6 +40,9 @@ fuzz: $(VENV)/installed-test
 
 soak: $(VENV)/installed-test
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5)
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/installed-test $(VENV)/installed-torch
 	for name in ultra_sparse ultra_sparse_training ten sprout force_field sparse_inference; do \
@@ -59,4 +64,4 @@ $(VENV)/installed-torch: $(CONSTRAINTS) | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .cache demo
+	rm -rf $(VENV) .cache demo site
