@@ -15,6 +15,7 @@ from sparsejax.models.force_field.structure import SYMBOLS
 from sparsejax.plots.style import (
     column,
     legend_beside,
+    logarithmic,
     side_by_side,
     single,
     titled,
@@ -324,16 +325,6 @@ def _trained(axis: Any, steps: np.ndarray, values: np.ndarray) -> None:
     if faint:
         mean = np.convolve(values, np.ones(window) / window, mode="valid")
         axis.plot(steps[window - 1 :], mean, color="tab:blue", linewidth=1.8, label="training, running mean")
-
-
-def logarithmic(axis: Any) -> None:
-    """A logarithmic axis with plain numbers, some of them even where it spans less than a power of ten."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def _elements(species: ArrayLike | None, count: int) -> list[tuple[str, np.ndarray]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sparsejax.plots.force_field import logarithmic
-from sparsejax.plots.style import side_by_side, with_grid
+from sparsejax.plots.style import logarithmic, side_by_side, with_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -60,6 +60,23 @@ def with_grid(axis: Any) -> None:
     plain(axis)
 
 
+def logarithmic(axis: Any, *names: str) -> None:
+    """Logarithmic axes with plain numbers, some of them even where they span less than a power of ten.
+
+    Args:
+      axis: panel.
+      names: "x", "y" or both; "y" if none is given.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    for name in names or ("y",):
+        axis.set(**{f"{name}scale": "log"})
+        one = getattr(axis, f"{name}axis")
+        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        one.set_major_formatter("{x:g}")
+        one.set_minor_locator(NullLocator())
+
+
 def plain(axis: Any) -> None:
     """Draw a frame at the left and below only."""
     axis.spines[["top", "right"]].set_visible(False)
