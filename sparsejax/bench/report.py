@@ -12,6 +12,9 @@ from typing import Any
 
 from sparsejax.checkpoint.native import durable
 
+HEAD = ("case", "ours", "peers", "error", "target")
+"""The columns of a table of rows."""
+
 _LARGER_IS_BETTER = ("GB/s", "proposals/s", "accuracy", "% of copy bandwidth")
 _ERRORS, _SHARES = ("MSE",), ("accuracy",)
 _RELATIVE = ("x", "% of the layer", "% of the step")
@@ -83,6 +86,19 @@ class Row:
         known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         return min(known, key=known.__getitem__) if known else None
 
+    @property
+    def is_share(self) -> bool:
+        """Whether values are parts of one, such as accuracies, of which a ratio says little."""
+        return self.unit in _SHARES
+
+    def peers_to_show(self) -> list[str]:
+        """The fastest peer and those of the targets, in the row's order."""
+        wanted = {
+            self.hardest(""),
+            *(self.hardest(target.peer) for target in self.targets if target.peer),
+        }
+        return [name for name in self.peers if name in wanted]
+
     def met(self, target: Target) -> bool | None:
         """Whether a target was reached; None where its peer was not measured."""
         if target.at_most is not None:
@@ -132,10 +148,20 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
     Slower is said as plainly as faster: "1.2x slower" means that the peer needs less time than ours.
     """
-    lines = ["| case | ours | peers | error | target |", "|---|---|---|---|---|"]
-    cells = (_cells(row, _worth_showing(row)) for row in rows)
-    lines += ["| " + " | ".join(_markdown(cell) for cell in line) + " |" for line in cells]
-    return "\n".join([*lines, "", *_footer(rows)]) + "\n"
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    lines += ["| " + " | ".join(_markdown(cell) for cell in cells) + " |" for cells in table_cells(rows)]
+    return "\n".join([*lines, "", *surroundings(rows)]) + "\n"
+
+
+def table_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The cells of a table with the columns of `HEAD`; a cell can have several lines.
+
+    Example:
+      >>> row = Row("sum", "us", 2.0, {"numpy": 3.0}, {}, "cpu", 1, {})
+      >>> table_cells([row])
+      [('sum', '2.00 us', 'numpy: 3.00 us (ours is 1.5x faster)', '', 'none')]
+    """
+    return [_cells(row, row.peers_to_show()) for row in rows]
 
 
 def _markdown(cell: str) -> str:
@@ -147,13 +173,13 @@ def show_rows(rows: Sequence[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("case", "ours", "peers", "error", "target", "bound by", show_lines=True)
+    table = Table(*HEAD, "bound by", show_lines=True)
     for row in rows:
         table.add_row(*_cells(row, row.peers), row.bound)
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(width=180, highlight=False)
     console.print(table, markup=False)
-    for line in _footer(rows):
+    for line in surroundings(rows):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -163,19 +189,22 @@ def update_readme(path: str | os.PathLike[str], name: str, rows: Sequence[Row]) 
     Raises:
       ValueError: the file does not have the two lines.
     """
-    begin, end = f"<!-- bench:{name}:begin -->", f"<!-- bench:{name}:end -->"
-    text = Path(path).read_text()
-    before, found, rest = text.partition(begin)
+    before, after = around_table(path, name)
+    durable.replace_text(Path(path), f"{before}{markdown_table(rows)}{after}")
+
+
+def around_table(path: str | os.PathLike[str], name: str) -> tuple[str, str]:
+    """The parts of a Markdown file before and after a benchmark's table, marks included.
+
+    Raises:
+      ValueError: the file does not have the two marks.
+    """
+    begin, end = f"<!-- bench:{name}:begin -->\n", f"<!-- bench:{name}:end -->"
+    before, found, rest = Path(path).read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"{path} has no lines {begin} and {end}")
-    durable.replace_text(Path(path), f"{before}{begin}\n{markdown_table(rows)}{end}{after}")
-
-
-def _worth_showing(row: Row) -> list[str]:
-    """The fastest peer and those of the targets, in the row's order."""
-    wanted = {row.hardest(""), *(row.hardest(target.peer) for target in row.targets if target.peer)}
-    return [name for name in row.peers if name in wanted]
+        raise ValueError(f"{path} has no lines {begin.strip()} and {end}")
+    return before + begin, end + after
 
 
 def _cells(row: Row, peer_names: Iterable[str]) -> tuple[str, str, str, str, str]:
@@ -245,7 +274,13 @@ def _value(value: float, unit: str) -> str:
     return f"{value:,.{digits}f} {unit}"
 
 
-def _footer(rows: Sequence[Row]) -> list[str]:
+def surroundings(rows: Sequence[Row]) -> list[str]:
+    """Lines below a table: devices, threads and versions, then what a reader should know.
+
+    Example:
+      >>> surroundings([Row("sum", "us", 2.0, {}, {}, "cpu", 1, {"jax": "0.10.1"}, notes=("Warm cache.",))])
+      ['cpu; 1 thread for every contestant; jax 0.10.1.', 'Warm cache.']
+    """
     lines = []
     for setting in dict.fromkeys(
         (row.device, row.threads, tuple(sorted(row.versions.items()))) for row in rows

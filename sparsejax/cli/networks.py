@@ -21,7 +21,14 @@ from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
 Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(help_behavior_hint="")]
 Target = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|sprout|force-field")]
 BenchName = Literal[
-    "ultra_sparse", "ultra_sparse_training", "ten", "sprout", "force_field", "sparse_inference"
+    "all",
+    "ultra_sparse",
+    "ultra_sparse_training",
+    "ten",
+    "sprout",
+    "force_field",
+    "force_field_sizes",
+    "sparse_inference",
 ]
 Recipe = (
     Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")]
@@ -51,27 +58,31 @@ def bench(
     checkpoint: Files = (),
     report: Path | None = None,
     data: Path | None = None,
+    from_results: bool = False,
     threads: int = 1,
     quick: bool = False,
 ) -> None:
     """Measure this library beside its peers, in one run, with errors beside speeds.
 
     Args:
-      name: which benchmark.
-      json_file: write the rows to this file.
+      name: which benchmark; all takes one after the other, but force_field_sizes, which has no peers.
+      json_file: write the rows to this file; of all to this folder, NAME.json each.
       readme: put the table into this Markdown file, between its bench markers.
-      checkpoint: net to measure; a shipped one if not given. Of force_field it may be repeated: each takes
-        the place of a random one of its size.
-      report: of force_field: instead of rows, export, measure and analyse all sizes into this folder.
-      data: of --report: labelled structures to take errors from; the largest network's labels if not given.
+      checkpoint: net to measure; a shipped one if not given. Of force_field and force_field_sizes it may be
+        repeated: each takes the place of a random one of its size.
+      report: write report.html, report.md and pictures into this folder. That of force_field_sizes also has
+        all sizes as files, and their errors.
+      data: of the report of force_field_sizes: labelled structures to take errors from; the largest
+        network's labels if not given.
+      from_results: measure nothing; show, draw and write the rows that are recorded with the library.
       threads: for every contestant alike.
       quick: fewer repetitions and smaller sizes.
     """
     from sparsejax.bench import command
 
-    files: dict[str, Any] = {"json_file": json_file, "readme": readme, "report": report, "data": data}
+    options: dict[str, Any] = {"data": data, "from_results": from_results, "quick": quick, "threads": threads}
     with one_line(ValueError):
-        command.bench(name, checkpoint, **files, quick=quick, threads=threads)
+        command.bench(name, checkpoint, command.Outputs(json_file, readme, report), **options)
 
 
 def train(recipe: Recipe) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sparsejax.checkpoint.native import durable
+from sparsejax.plots.page import html_page, html_picture, html_table
 from sparsejax.training.errors import RunError
 from sparsejax.training.text.corpus import read_corpus
 from sparsejax.training.text.tokenizer import ByteTokenizer, Tokenizer, read_tokenizer, tokenizer_named
@@ -199,25 +198,15 @@ def _files(data: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _page(found: Analysis, pictures: Sequence[Path], name: str, text: str) -> str:
-    shown = "".join(_section(picture) for picture in pictures)
     counts = sorted(set(found.top_k))
     told = " or ".join(f"{count:,}" for count in counts)
-    return _PAGE.substitute(
-        name=html.escape(name or "SPROUT network"),
-        intro=html.escape(
-            f"{found.tokens:,} tokens of {text}; {told} of {found.d_ff:,} neurons per token "
-            f"({100 * np.mean(found.top_k) / found.d_ff:.3g} %)."
-        ),
-        tables=_layer_table(found) + _quality_table(found),
-        pictures=shown,
+    intro = (
+        f"{found.tokens:,} tokens of {text}; {told} of {found.d_ff:,} neurons per token "
+        f"({100 * np.mean(found.top_k) / found.d_ff:.3g} %)."
     )
-
-
-def _section(picture: Path) -> str:
-    title, note = _NOTES[picture.stem]
-    data = base64.b64encode(picture.read_bytes()).decode("ascii")
-    image = f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
-    return f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{image}\n"
+    shown = "".join(html_picture(file, *_NOTES[file.stem]) for file in pictures)
+    body = f"<p>{html.escape(intro)}</p>\n{_layer_table(found)}{_quality_table(found)}{shown}"
+    return html_page(f"{name or 'SPROUT network'}: neurons and routers", body)
 
 
 def _layer_table(found: Analysis) -> str:
@@ -235,7 +224,7 @@ def _layer_table(found: Analysis) -> str:
         )
         for number in range(len(found.top_k))
     ]
-    return _table(head, rows)
+    return html_table(head, rows)
 
 
 def _quality_table(found: Analysis) -> str:
@@ -246,15 +235,7 @@ def _quality_table(found: Analysis) -> str:
         cosines = cosines.mean(axis=1) if cosines.ndim > 2 else cosines
         for kind, values in zip(table.selections, cosines, strict=True):
             rows.append((f"{of}, {kind}", *(f"{value:.3f}" for value in values)))
-    return _table(head, rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{top}</tr>{body}</table>\n"
+    return html_table(head, rows)
 
 
 _NOTES = {
@@ -283,20 +264,3 @@ _NOTES = {
         "times as often as by those of any other.",
     ),
 }
-
-_PAGE = Template("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>$name: neurons and routers</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 64rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { text-align: right; padding: .2rem .8rem; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left }
-th { border-bottom: 2px solid #888 }
-img { max-width: 100%; height: auto }
-</style>
-<h1>$name: neurons and routers</h1>
-<p>$intro</p>
-$tables
-$pictures
-</html>
-""")

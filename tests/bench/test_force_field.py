@@ -15,10 +15,10 @@ from sparsejax.bench import command, force_field, force_field_gpu
 from sparsejax.bench import force_field_dynamics as dynamics
 from sparsejax.bench import force_field_errors as errors
 from sparsejax.bench import force_field_race as races
-from sparsejax.bench import force_field_report as report
+from sparsejax.bench import force_field_sizes as side_by_side
 from sparsejax.bench import force_field_speed as speed
 from sparsejax.bench import force_field_systems as systems
-from sparsejax.bench.force_field_page import findings
+from sparsejax.bench.force_field_sizes_page import findings
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.peers.torch_force_field_weights import random_params
 from sparsejax.bench.timing import Timing, race
@@ -45,7 +45,7 @@ def short_race(monkeypatch):
     def short(calls, **_):
         return race(calls, repetitions=3, repetition_seconds=1e-5)
 
-    for module in (races, speed, dynamics, report):
+    for module in (races, speed, dynamics, side_by_side):
         monkeypatch.setattr(module, "race", short)
     monkeypatch.setattr(speed, "product_rate", lambda threads: 1e11)
     if HAS_TORCH:
@@ -273,16 +273,18 @@ def test_a_report_has_all_sizes_as_files_times_and_errors(monkeypatch, tmp_path,
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(systems, "networks", lambda files=(): [network("Original"), network("Tiny", 1)])
     monkeypatch.setattr(
-        report, "run_pinned", lambda module, options, threads: report.measure(threads=1, **options)
+        side_by_side,
+        "run_pinned",
+        lambda module, options, threads: side_by_side.measure(threads=1, **options),
     )
-    monkeypatch.setattr(report.Machine, "describe", lambda threads: MACHINE)
+    monkeypatch.setattr(side_by_side.Machine, "describe", lambda threads: MACHINE)
     # The package has a function of the same name as the module.
     written = importlib.import_module("sparsejax.models.force_field.export_stablehlo")
     monkeypatch.setattr(written, "export_stablehlo", lambda ck, path: path.write_bytes(bytes(1 << 20)))
-    monkeypatch.setattr(report, "_program_errors", lambda network, program: (1e-6, 2e-6))
+    monkeypatch.setattr(side_by_side, "_program_errors", lambda network, program: (1e-6, 2e-6))
     monkeypatch.setattr(errors, "force_field_of", lambda network: Shifted())
-    monkeypatch.setattr(report, "labelled_by", lambda network, count: labelled(count))
-    command.bench("force_field", report=tmp_path / "out", quick=True)
+    monkeypatch.setattr(side_by_side, "labelled_by", lambda network, count: labelled(count))
+    command.bench("force_field_sizes", outputs=command.Outputs(report=tmp_path / "out"), quick=True)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {
         "report.html",
@@ -304,15 +306,3 @@ def test_a_report_has_all_sizes_as_files_times_and_errors(monkeypatch, tmp_path,
     page = (tmp_path / "out" / "report.html").read_text()
     assert "random weights" in page and page.count("data:image/png") == 5
     assert "10% of what predicting zeros costs" in findings(document)[0]
-
-
-def test_arguments_that_do_not_go_together_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="measures one checkpoint"):
-        command.run_bench("ten", ["a", "b"])
-    with pytest.raises(ValueError, match="no report of ten"):
-        command.bench("ten", report=tmp_path)
-    with pytest.raises(ValueError, match="--data goes with --report"):
-        command.bench("force_field", data=tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="is a file"):
-        report.write_report(tmp_path / "file")

@@ -1,7 +1,7 @@
 """All sizes of the force field side by side: exported, timed by batch, and their errors looked at.
 
-``sparsejax bench force_field --report DIR`` writes ``report.html``, ``report.json``, pictures, and every
-network as ``.pt`` in the published layout and as a StableHLO program.
+``sparsejax bench force_field_sizes --report DIR`` writes ``report.html``, ``report.json``, pictures, and
+every network as ``.pt`` in the published layout and as a StableHLO program.
 """
 
 from __future__ import annotations
@@ -104,15 +104,13 @@ def write_report(
     Raises:
       CheckpointError: a checkpoint cannot be read.
       DatasetError: the data cannot be read.
-      ValueError: a structure of the data that a network cannot answer for, or the folder is a file.
+      ValueError: a structure of the data that a network cannot answer for.
       ModuleNotFoundError: matplotlib, ase or h5py is missing.
     """
-    from sparsejax.bench.force_field_page import pictures, write_page
+    from sparsejax.bench.force_field_sizes_page import pictures, write_page
     from sparsejax.models.force_field.labelled_forces import read_labelled
     from sparsejax.plots.style import write_figures
 
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give a folder for the report")
     networks, plan = systems.networks(checkpoints), QUICK if quick else Plan()
     folder.mkdir(parents=True, exist_ok=True)
     if data is None:
@@ -121,8 +119,7 @@ def write_report(
     else:
         samples, reference, compared = read_labelled(data, plan.most), data.name, networks
     exports = [export(network, folder) for network in networks]
-    options = {"quick": quick, "checkpoints": [str(path) for path in checkpoints]}
-    rows = run_pinned(__name__, options, min(_THREADS, len(allowed_cores())))
+    rows = run(quick, checkpoint=checkpoints)
     errors = [errors_of(network, samples) for network in compared]
     drawn = write_figures(folder, pictures(times_of(rows), errors))
     document = {
@@ -140,6 +137,19 @@ def write_report(
     page = write_page(folder / "report.html", document, drawn)
     programs = [path for one in exports for path in (one.pt, one.stablehlo) if path is not None]
     return (page, table, *programs, *drawn)
+
+
+def run(quick: bool = False, *, checkpoint: Sequence[str | Path] = (), threads: int = 1) -> list[Row]:
+    """Time of energy and forces of every size by batch, in a child process.
+
+    Args:
+      quick: small batches and fewer repetitions.
+      checkpoint: files of trained networks; each takes the place of the random one of its size.
+      threads: not used: every network has the two threads of ``bench force_field``.
+    """
+    del threads
+    options = {"quick": quick, "checkpoints": [str(path) for path in checkpoint]}
+    return run_pinned(__name__, options, min(_THREADS, len(allowed_cores())))
 
 
 def export(network: Network, folder: Path) -> Export:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from sparsejax.bench.force_field_errors import Errors
 from sparsejax.checkpoint.native import durable
+from sparsejax.plots.page import html_page, html_picture, html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,16 +63,18 @@ def write_page(path: Path, document: Mapping[str, Any], drawn: Sequence[Path]) -
     Returns:
       the path.
     """
-    images = "".join(_image(picture) for picture in drawn)
-    page = _PAGE.substitute(
-        intro=html.escape(introduction(document)),
-        networks=_networks(document["networks"]),
-        speed=_speed(document["speed"]),
-        errors=_errors(document["errors"]),
-        sentences="".join(f"<p>{html.escape(line)}</p>" for line in findings(document)),
-        images=images,
-    )
-    durable.replace_text(path, page)
+    body = [
+        _paragraph(introduction(document)),
+        "<h2>Networks and files</h2>",
+        _networks(document["networks"]),
+        "<h2>Energy and forces</h2>",
+        _speed(document["speed"]),
+        "<h2>Errors</h2>",
+        _errors(document["errors"]),
+        *(_paragraph(line) for line in findings(document)),
+        *(html_picture(file, _title(file.stem)) for file in drawn),
+    ]
+    durable.replace_text(path, html_page("Force fields side by side", "\n".join(body)))
     return path
 
 
@@ -127,6 +128,14 @@ def findings(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def _title(stem: str) -> str:
+    return _TITLES.get(stem, stem.replace("_", " ").capitalize())
+
+
 def _networks(networks: Sequence[Mapping[str, Any]]) -> str:
     head = (
         "network",
@@ -149,7 +158,7 @@ def _networks(networks: Sequence[Mapping[str, Any]]) -> str:
             (one["network"], weights, one["variant"], f"{one['parameters']:,}", f"{one['pt_mb']:.2f}", size)
             + (errors,)
         )
-    return _table(head, rows)
+    return html_table(head, rows)
 
 
 def _speed(speed: Sequence[Mapping[str, Any]]) -> str:
@@ -166,7 +175,7 @@ def _speed(speed: Sequence[Mapping[str, Any]]) -> str:
         )
         for row in speed
     ]
-    return _table(head, rows)
+    return html_table(head, rows)
 
 
 def _errors(errors: Sequence[Mapping[str, Any]]) -> str:
@@ -195,48 +204,8 @@ def _errors(errors: Sequence[Mapping[str, Any]]) -> str:
         )
         for one in errors
     ]
-    return _table(head, rows)
+    return html_table(head, rows)
 
 
 def _told(value: float | None) -> str:
     return "none" if value is None else f"{value:.3g}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{top}</tr>{body}</table>\n"
-
-
-def _image(picture: Path) -> str:
-    title = _TITLES.get(picture.stem, picture.stem.replace("_", " ").capitalize())
-    data = base64.b64encode(picture.read_bytes()).decode("ascii")
-    return (
-        f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="data:image/png;base64,{data}">\n'
-    )
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Force fields side by side</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 64rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { text-align: right; padding: .2rem .8rem; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left }
-th { border-bottom: 2px solid #888 }
-img { max-width: 100%; height: auto }
-</style>
-<h1>Force fields side by side</h1>
-<p>$intro</p>
-<h2>Networks and files</h2>
-$networks
-<h2>Energy and forces</h2>
-$speed
-<h2>Errors</h2>
-$errors
-$sentences
-$images
-</html>
-""")

@@ -1,0 +1,31 @@
+"""The rows that are recorded with the library: what README's tables and reports say without measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparsejax.bench.report import Row, read_rows
+
+BENCHES = ("ultra_sparse", "ultra_sparse_training", "ten", "sprout", "force_field", "sparse_inference")
+"""The benchmarks that are recorded, in the order of reports."""
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def recorded(name: str) -> list[Row]:
+    """The recorded rows of one benchmark.
+
+    Args:
+      name: one of `BENCHES`.
+
+    Raises:
+      ValueError: nothing is recorded under this name.
+
+    Example:
+      >>> recorded("ultra_sparse")[0].unit
+      'us'
+    """
+    path = RESULTS / f"{name}.json"
+    if name not in BENCHES or not path.is_file():
+        raise ValueError(f"no rows of {name} are recorded; measure them without --from-results")
+    return read_rows(path)
