@@ -56,8 +56,8 @@ def show_checks(checks: Sequence[Check]) -> None:
         console.print(mark + _plain(f"{check.name}: {check.detail}"), soft_wrap=True)
 
 
-def show_demo(rows: Sequence[DemoRow]) -> None:
-    """Print the demo's table."""
+def show_demo(rows: Sequence[DemoRow], note: str | None = None) -> None:
+    """Print the demo's table, and a line below it."""
     table = Table(title="sparsejax demo")
     table.add_column("file", no_wrap=True)
     for name in ("family", "values", "verified", "result", "batch 1", "batch 4096"):
@@ -70,6 +70,8 @@ def show_demo(rows: Sequence[DemoRow]) -> None:
         table.add_row(_plain(row.name), row.kind, str(row.parameters), verified, row.quality, *times)
     console = Console(highlight=False)
     console.print(table) if console.is_terminal else Console(width=160, highlight=False).print(table)
+    if note is not None:
+        print(note)
 
 
 def show_run(run: Prepared) -> None:

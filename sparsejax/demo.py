@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -19,7 +18,6 @@ import jax
 import numpy as np
 
 from sparsejax.checkpoint.checkpoint import Checkpoint
-from sparsejax.checkpoint.errors import NotReadableError
 from sparsejax.checkpoint.inspection import inspect
 from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.native import durable
@@ -34,6 +32,7 @@ from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.ten import generate, initial_state
 from sparsejax.models.ultra_sparse import fuse
 from sparsejax.models.ultra_sparse.model import forward
+from sparsejax.shipped import ShippedFile
 
 GRID_POINTS = 100
 
@@ -93,25 +92,18 @@ class DemoRow:
     sparsity: tuple[Sparsity, ...] = ()
 
 
-def shipped_checkpoints() -> Path:
-    """Folder of the checkpoints that come with the library.
-
-    Raises:
-      NotReadableError: this installation has none.
-    """
-    here = Path(__file__).resolve().parent
-    for folder in (here / "shipped_checkpoints", here.parent / "checkpoints"):
-        if (folder / "manifest.json").is_file():
-            return folder
-    raise NotReadableError("the shipped checkpoints are not installed; give your own file with --pt")
-
-
-def run_demo(files: Sequence[Path] = (), overrides: Mapping[str, Any] | None = None) -> list[DemoRow]:
+def run_demo(
+    files: Sequence[Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    shipped: Sequence[ShippedFile] = (),
+) -> list[DemoRow]:
     """Inspect, convert, verify, run and time checkpoints.
 
     Args:
-      files: files to take; the shipped ones if empty.
+      files: the user's own.
       overrides: config values that the files do not tell.
+      shipped: from `shipped_files`; each is compared with its stored outputs, and left out if not found.
 
     Returns:
       one row per file.
@@ -119,16 +111,18 @@ def run_demo(files: Sequence[Path] = (), overrides: Mapping[str, Any] | None = N
     Raises:
       CheckpointError: a file cannot be used.
     """
-    jobs = [(path, None) for path in files] or _shipped_jobs()
+    jobs: list[tuple[Path, Path | None]] = [(path, None) for path in files]
+    jobs += [(file.path, file.expected) for file in shipped if file.path is not None]
     return [_run_one(path, reference, overrides or {}) for path, reference in jobs]
 
 
-def write_report(rows: Sequence[DemoRow], path: Path) -> None:
+def write_report(rows: Sequence[DemoRow], path: Path, note: str | None = None) -> None:
     """Write the rows and their plot as one self-contained HTML page.
 
     Args:
       rows: from `run_demo`.
       path: file to write; missing folders are created.
+      note: line below the table.
     """
     header = ["file", "family", "values", "verified", "result", "batch 1", "batch 4096"]
     cells = [_cells(row) for row in rows]
@@ -138,6 +132,7 @@ def write_report(rows: Sequence[DemoRow], path: Path) -> None:
     page = _PAGE.substitute(
         header="".join(f"<th>{name}</th>" for name in header),
         body=body,
+        note=f'<p class="note">{html.escape(note)}</p>' if note else "",
         sparsity=_sparsity_table(rows),
         plot=_svg(rows),
         device=html.escape(f"{jax.devices()[0].device_kind}, jax {jax.__version__}"),
@@ -164,12 +159,6 @@ def _sparsity_table(rows: Sequence[DemoRow]) -> str:
     ]
     header = "".join(f"<th>{name}</th>" for name in names)
     return f"<h2>Fewer neurons</h2><table><tr>{header}</tr>{''.join(lines)}</table>{_SPARSITY_NOTE}"
-
-
-def _shipped_jobs() -> list[tuple[Path, Path | None]]:
-    folder = shipped_checkpoints()
-    entries = json.loads((folder / "manifest.json").read_text())["checkpoints"]
-    return [(folder / entry["file"], folder / entry["expected"]) for entry in entries]
 
 
 def _run_one(path: Path, reference: Path | None, overrides: Mapping[str, Any]) -> DemoRow:
@@ -388,6 +377,7 @@ svg { max-width: 100%; height: auto }
 <p>Each file was read without torch, converted, written back, compared bit for bit, and run as a jitted
 function.</p>
 <table><tr>$header</tr>$body</table>
+$note
 $sparsity
 <h2>Target and prediction</h2>
 $plot

@@ -51,11 +51,11 @@ class Measured:
 
 def trained_files(checkpoint: str | None) -> list[Path]:
     """Trained Llamas with predictors and text beside them: the given one, or those that are shipped."""
-    from sparsejax.demo import shipped_checkpoints
+    from sparsejax.shipped import shipped_files
 
     if checkpoint is not None:
         return [Path(checkpoint)]
-    shipped = sorted(shipped_checkpoints().glob("llama*.gguf"))
+    shipped = [file.path for file in shipped_files("llama*.gguf") if file.path is not None]
     return [path for path in shipped if path.with_suffix(TEXT).exists()]
 
 

@@ -77,11 +77,11 @@ class HeldOut:
 
 def trained_files(checkpoint: str | None) -> list[Path]:
     """Trained networks with held-out text beside them: the given one, or those that are shipped."""
-    from sparsejax.demo import shipped_checkpoints
+    from sparsejax.shipped import shipped_files
 
     if checkpoint is not None:
         return [Path(checkpoint)]
-    shipped = sorted(shipped_checkpoints().glob("sprout*.pt"))
+    shipped = [file.path for file in shipped_files("sprout*.pt") if file.path is not None]
     return [path for path in shipped if path.with_suffix(_TEXT).exists()]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from sparsejax.bench.peers.weights import SparseWeights, dense_weights, sparse_w
 from sparsejax.bench.pinned import allowed_cores, run_pinned, tell
 from sparsejax.bench.report import Row, Target
 
-DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "ultra_sparse_sine.pt"
 FEATURES = 256
 SMALL, LARGE = 4096, 65_536
 
@@ -50,8 +48,7 @@ def run(
 
     Args:
       quick: fewer repetitions, no compiled torch, 64 MiB instead of 1 GiB to import.
-      checkpoint: a sparse net with 256 inputs and one output; None takes the project's own, or a random
-        net where that is missing (the shapes decide the speed).
+      checkpoint: a sparse net with 256 inputs and one output; None takes the shipped one.
       threads: of every library, bound to as many cores. The import rows have all cores, which NumPy's
         single read cannot use.
 
@@ -81,18 +78,11 @@ def measure(*, quick: bool, checkpoint: str | None, threads: int) -> list[Row]:
 
 
 def sparse_checkpoint(path: str | os.PathLike[str] | None = None) -> Any:
-    """The net that is measured: from a file, or random with the published shape."""
-    import jax
-
-    from sparsejax.checkpoint.checkpoint import Checkpoint
+    """The net that is measured: from a file, or the shipped one."""
     from sparsejax.checkpoint.load import load
-    from sparsejax.models.ultra_sparse import UltraSparseNet
+    from sparsejax.shipped import shipped_file
 
-    if path is not None or DEFAULT_CHECKPOINT.exists():
-        return load(DEFAULT_CHECKPOINT if path is None else path)
-    net = UltraSparseNet()
-    params = net.init(jax.random.key(0), np.zeros(FEATURES, np.float32))["params"]
-    return Checkpoint("ultra_sparse", "sparse", net.config, params)
+    return load(shipped_file("ultra_sparse_sine.pt") if path is None else path)
 
 
 def end_to_end(trained: Any, batch: int, machine: Machine, *, quick: bool) -> Contest:

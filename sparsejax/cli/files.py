@@ -91,22 +91,33 @@ def verify(
         raise UserError(f"{file}: {failed[0].name} failed: {failed[0].detail}")
 
 
-def demo(pt: tuple[Path, ...] = (), out: Path = Path("demo"), override: Override = ()) -> None:
+def demo(
+    pt: tuple[Path, ...] = (),
+    out: Path = Path("demo"),
+    override: Override = (),
+    checkpoints: Path | None = None,
+) -> None:
     """Take the shipped checkpoints, or your own, from file to a verified, timed JAX function.
 
     Args:
       pt: your own files; the shipped ones if none is given.
       out: folder for report.html.
       override: config values for your own files, NAME=VALUE.
+      checkpoints: folder to look for the shipped files in first, such as that of a checkout: a wheel has only
+        the smallest.
     """
     from sparsejax.console import show_demo
     from sparsejax.demo import run_demo, write_report
+    from sparsejax.shipped import shipped_files, told_missing
 
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a folder for the report with --out")
-    rows = run_demo(pt, overrides_of(override))
-    show_demo(rows)
-    write_report(rows, out / "report.html")
+    if pt and checkpoints is not None:
+        raise UserError("--checkpoints says where the shipped files are; it does not go with --pt")
+    shipped = [] if pt else shipped_files(folder=checkpoints)
+    rows, missing = run_demo(pt, overrides_of(override), shipped=shipped), told_missing(shipped)
+    show_demo(rows, missing)
+    write_report(rows, out / "report.html", missing)
     print(f"report: {out / 'report.html'}")
     if failed := [row for row in rows if not row.passed]:
         raise UserError(f"{failed[0].name}: {failed[0].verified}")
