@@ -4,14 +4,21 @@
 # make fuzz   damaged files of all kinds for SECONDS=60; make soak: long runs for MINUTES=5, memory watched
 # make docs   build the documentation, strictly, into site/
 # make bench  measure beside numba, NumPy, torch and scikit-learn; writes README's tables
+# make wheel  dist/: the wheel and the source archive
+# make test-core PYTHON=python3.12 VENV=.venv-3.12
+#             with another Python and no extra: every import, the converters, every shipped file
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS_demo := plots
-EXTRAS_test := test,sklearn,plots,bench,evolve,notebooks,text,gguf,force-field,md,distill,export,onnx
+EXTRAS_core := test
+EXTRAS_wheel := release
+EXTRAS_test := test,release,sklearn,plots,bench,evolve,notebooks,text,gguf,force-field,md,distill,export,onnx
 EXTRAS_lint := lint
 EXTRAS_docs := docs,lint
+CORE := tests/test_core.py tests/test_house.py $(wildcard tests/models/*/test_convert*.py) \
+  $(addprefix tests/checkpoint/test_,torch_file.py torch_writer.py rules.py registry.py)
 TORCH := torch==2.13.0 transformers
 WITH_TORCH ?=
 WORKERS ?= 2
@@ -19,9 +26,9 @@ WORKERS ?= 2
 MINOR := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := constraints/$(MINOR).txt
 # Compiled programs are kept between runs; the folder is ignored by git.
-test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+test test-core: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: demo test lint docs fuzz soak bench clean
+.PHONY: demo test test-core lint docs fuzz soak bench wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -29,6 +36,9 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-test $(if $(WITH_TORCH),$(VENV)/installed-torch)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(PYTEST_ARGS)
+
+test-core: $(VENV)/installed-core
+	$(BIN)/python -m pytest -n $(WORKERS) -q $(CORE) $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff format --check .
@@ -45,9 +55,10 @@ docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/installed-test $(VENV)/installed-torch
-	for name in ultra_sparse ultra_sparse_training ten sprout force_field sparse_inference; do \
-	  $(BIN)/sparsejax bench $$name --json sparsejax/bench/results/$$name.json --readme README.md || exit 1; \
-	done
+	$(BIN)/sparsejax bench all --json sparsejax/bench/results --readme README.md
+
+wheel: $(VENV)/installed-wheel
+	$(BIN)/python -m build --no-isolation --outdir dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
