@@ -211,7 +211,7 @@ def _cells(row: Row, peer_names: Iterable[str]) -> tuple[str, str, str, str, str
     variants = (f"{name}: {_value(value, row.unit)}" for name, value in row.variants.items())
     ours = "\n".join([_value(row.ours, row.unit), *variants])
     peers = "\n".join(f"{name}: {_peer(row, name)}" for name in peer_names)
-    return row.case, ours, peers, _quality(row.quality), _targets(row)
+    return row.case, ours, peers, _quality(row), _targets(row)
 
 
 def _peer(row: Row, name: str) -> str:
@@ -252,19 +252,25 @@ def _target(row: Row, target: Target) -> str:
     return f"at least {target.at_least:g}x {peer or target.peer}: {verdict}{got}"
 
 
-def _quality(quality: Mapping[str, Any]) -> str:
+def _quality(row: Row) -> str:
     lines = []
-    for name, value in quality.items():
+    for name, value in row.quality.items():
         if isinstance(value, Mapping) and value.get("ours") is None:
             lines.append(f"{name}: " + ", ".join(f"{key} {own:.2g}" for key, own in value.items()))
         elif isinstance(value, Mapping):
-            ours = value["ours"]
-            others = [v for key, v in value.items() if key != "ours" and v is not None]
-            worst = f" (worst peer {max(others):.1e})" if others else ""
-            lines.append(f"{name}: {ours:.1e}{worst}")
+            lines.append(f"{name}: {value['ours']:.1e}{_others(row, value)}")
         else:
             lines.append(f"{name}: {value}")
     return "\n".join(lines)
+
+
+def _others(row: Row, errors: Mapping[str, float | None]) -> str:
+    """The largest error of a peer, or of what else was compared with; never one of our own variants."""
+    known = {name: error for name, error in errors.items() if error is not None and name != "ours"}
+    if peers := [known[name] for name in row.peers if name in known]:
+        return f" (worst peer {max(peers):.1e})"
+    told = ", ".join(f"{name} {error:.1e}" for name, error in known.items() if not name.startswith("ours: "))
+    return f" ({told})" if told else ""
 
 
 def _value(value: float, unit: str) -> str:

@@ -157,3 +157,13 @@ def test_comparisons_speak_of_what_is_measured(unit, ours, peer, words):
 def test_errors_of_our_own_variants_are_listed():
     row = dataclasses.replace(TIME, quality={"output error": {"with": 0.121, "without": 0.2}})
     assert "output error: with 0.12, without 0.2" in markdown_table([row])
+
+
+def test_the_worst_peer_is_a_peer_and_no_variant_of_ours():
+    errors = {"ours": 3e-3, "ours: ck.apply": 9e-3, "numpy": 9e-5, "numba": 5e-5, "torch": None}
+    row = dataclasses.replace(TIME, quality={"error": errors})
+    assert "error: 3.0e-03 (worst peer 9.0e-05)" in markdown_table([row])
+    row = dataclasses.replace(TIME, quality={"error": {"ours": 1e-4, "float64 oracle": 2e-4}})
+    assert "error: 1.0e-04 (float64 oracle 2.0e-04)" in markdown_table([row])
+    row = dataclasses.replace(TIME, quality={"error": {"ours": 1e-4, "ours: ck.apply": 9e-3}})
+    assert "| error: 1.0e-04 |" in markdown_table([row])
