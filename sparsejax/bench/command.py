@@ -42,7 +42,10 @@ class Outputs:
 
         Raises:
           ValueError: a file stands where a folder is needed, or the README lacks a mark.
+          ModuleNotFoundError: a report is wanted, and matplotlib is missing.
         """
+        if self.report is not None:
+            importlib.import_module("matplotlib")
         folders = {"--report": self.report, "--json": self.json_file if folder else None}
         for flag, path in folders.items():
             if path is not None and path.exists() and not path.is_dir():
