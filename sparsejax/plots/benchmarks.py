@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _OURS, _PEER, _MARK = "#2166ac", "#d6604d", "#222222"
 _COLUMNS = 3
+_COLORS, _MARKERS = 10, "os^D"  # of matplotlib's cycle, then the next marker
 _SPEEDS = ("ns", "us", "ms", "s", "GB/s", "proposals/s", "% of copy bandwidth")
 
 
@@ -127,10 +128,11 @@ def error_beside_speed(rows: Sequence[Row]) -> Figure | None:
 
     figure = Figure(figsize=(8.5, 5.2), layout="constrained")
     axis = figure.subplots()
-    for peer in dict.fromkeys(name for name, _, _ in points):
+    for number, peer in enumerate(dict.fromkeys(name for name, _, _ in points)):
         slower = [times for name, times, _ in points if name == peer]
         larger = [times for name, _, times in points if name == peer]
-        axis.scatter(slower, larger, s=26, alpha=0.75, label=textwrap.fill(peer, 34))
+        marker = _MARKERS[number // _COLORS % len(_MARKERS)]
+        axis.scatter(slower, larger, s=26, alpha=0.75, marker=marker, label=textwrap.fill(peer, 34))
     axis.plot(1, 1, marker="*", markersize=14, color=_MARK, linestyle="", label="ours")
     logarithmic(axis, "x", "y")
     axis.axvline(1, color=_MARK, linewidth=0.8)
