@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
+from sparsejax.ops.quantized import QuantizedTensor
 from sparsejax.ops.sparse_ffn import top_k_mask
 
 Trained = TypeVar("Trained", LowRankPredictor, MLPPredictor)
@@ -39,7 +40,10 @@ def mlp_of_low_rank(predictor: LowRankPredictor) -> MLPPredictor:
     """The two-layer network of twice the rank that computes the same scores.
 
     Args:
-      predictor: of rank r.
+      predictor: of rank r, not quantised.
+
+    Raises:
+      ValueError: quantised matrices.
 
     Example:
       >>> mlp_of_low_rank(LowRankPredictor(jnp.ones((1, 2)), jnp.ones((3, 1)))).scores(-jnp.ones(2)).tolist()
@@ -48,6 +52,8 @@ def mlp_of_low_rank(predictor: LowRankPredictor) -> MLPPredictor:
     Source: ``x = relu(x) - relu(-x)``.
     """
     p, q = predictor.p, predictor.q
+    if isinstance(p, QuantizedTensor) or isinstance(q, QuantizedTensor):
+        raise ValueError("the predictor is quantised; make the network of two layers before that")
     bias2 = jnp.zeros(len(q), q.dtype) if predictor.bias is None else predictor.bias
     return MLPPredictor(
         jnp.concatenate([p, -p]), jnp.concatenate([q, -q], axis=1), jnp.zeros(2 * len(p), p.dtype), bias2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def quantize_predictor(predictor: Scorer, format: str = "q8_0") -> Scorer:  # no
       >>> quantize_predictor(predictor).scores(np.ones(64, np.float32)).round()[0]
       Array(2048., dtype=float32)
     """
-    parts = {}
+    parts: dict[str, Any] = {}
     for name in _MATRICES[type(predictor)]:
         matrix = getattr(predictor, name)
         values = matrix.dequantize() if isinstance(matrix, QuantizedTensor) else matrix

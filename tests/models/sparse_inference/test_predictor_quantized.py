@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sparsejax.models.sparse_inference import LowRankPredictor, MLPPredictor, quantize_predictor
+from sparsejax.models.sparse_inference.calibrate_tune import mlp_of_low_rank
 from sparsejax.ops.quantized import QuantizedTensor
 
 DRAWS = np.random.default_rng(0)
@@ -52,3 +53,8 @@ def test_quantising_again_changes_the_format_only():
 def test_what_cannot_be_quantised_is_named(rank, named, message):
     with pytest.raises(ValueError, match=message):
         quantize_predictor(LowRankPredictor.from_matrices(P[:rank], Q[:, :rank]), named)
+
+
+def test_a_network_of_two_layers_is_made_before_quantising():
+    with pytest.raises(ValueError, match="before"):
+        mlp_of_low_rank(quantize_predictor(LowRankPredictor.from_matrices(P, Q)))
