@@ -16,9 +16,9 @@ from sparsejax.models.sparse_inference.calibration import Calibrator
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs, ffn_weights
+from sparsejax.models.sparse_inference.plain_ffn import with_plain_ffn
 from sparsejax.models.sparse_inference.statistics import predictor_statistics
 from sparsejax.models.sparse_inference.tokenizer import read_tokenizer
-from sparsejax.training.recipes.llama_generate import with_plain_ffn
 from sparsejax.training.recipes.llama_quality import curves
 
 SHARE = 0.25

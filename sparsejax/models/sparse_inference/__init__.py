@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.placement import Placement as Placement
     from sparsejax.models.sparse_inference.placement import place as place
     from sparsejax.models.sparse_inference.placement import read_activation_counts as read_activation_counts
+    from sparsejax.models.sparse_inference.plain_ffn import with_plain_ffn as with_plain_ffn
     from sparsejax.models.sparse_inference.powerinfer import PowerInferPredictors as PowerInferPredictors
     from sparsejax.models.sparse_inference.powerinfer import read_powerinfer as read_powerinfer
     from sparsejax.models.sparse_inference.predictor import LowRankPredictor as LowRankPredictor
@@ -142,6 +143,7 @@ _HOMES = {
     "select_mask": "selection",
     "split_hot": "ffn_hot",
     "stream": "generation",
+    "with_plain_ffn": "plain_ffn",
     "write_gguf": "gguf",
     "write_neurons": "store_file",
 }
@@ -215,6 +217,7 @@ __all__ = [
     "select_mask",
     "split_hot",
     "stream",
+    "with_plain_ffn",
     "write_gguf",
     "write_neurons",
 ]

@@ -18,9 +18,10 @@ import numpy as np
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.gguf import read_gguf, write_gguf
 from sparsejax.models.sparse_inference.generation import generate
+from sparsejax.models.sparse_inference.plain_ffn import with_plain_ffn
 from sparsejax.training.recipes.llama import BEST, Prepared, prepare, train
 from sparsejax.training.recipes.llama_calibrate import Fit, calibrate_network
-from sparsejax.training.recipes.llama_generate import load_llama, with_plain_ffn
+from sparsejax.training.recipes.llama_generate import load_llama
 from sparsejax.training.recipes.llama_predictors import read_predictors, write_predictors
 from sparsejax.training.recipes.llama_quality import curves
 from sparsejax.training.recipes.llama_settings import LlamaSettings

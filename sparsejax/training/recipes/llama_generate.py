@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from sparsejax.checkpoint.errors import UnknownFormatError, file_name
 from sparsejax.checkpoint.load import load
 from sparsejax.models.sparse_inference.generation import TokenStream, stream
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_names import at_path, nested, tensor_places
 from sparsejax.models.sparse_inference.llama_source import tokenizer_of
-from sparsejax.ops.quantized import QuantizedTensor
+from sparsejax.models.sparse_inference.plain_ffn import plain_ffn_bytes, with_plain_ffn
 from sparsejax.training.recipes.llama_generate_settings import LlamaGenerateSettings
 from sparsejax.training.recipes.llama_predictors import read_predictors
 from sparsejax.training.text.pieces import until
@@ -85,34 +83,6 @@ def load_llama(path: Path) -> Checkpoint:
     if not isinstance(ck.config, LlamaConfig):
         raise UnknownFormatError(f"{file_name(path)}: holds {ck.kind}/{ck.variant}, no Llama")
     return ck
-
-
-def with_plain_ffn(ck: Checkpoint) -> Checkpoint:
-    """The same network with the matrices of its FFNs as plain numbers, so that single neurons can be taken.
-
-    Args:
-      ck: of a Llama.
-    """
-    leaves, formats = {}, dict(ck.config.formats)
-    for place in tensor_places(ck.config):
-        leaf = at_path(ck.params, place.path)
-        if ".ffn_" in place.name and isinstance(leaf, QuantizedTensor):
-            plain = leaf.dequantize()
-            leaf = plain.T if place.transposed else plain
-            del formats[place.name]
-        leaves[place.path] = leaf
-    config = dataclasses.replace(ck.config, formats=tuple(formats.items()))
-    return ck.replace(config=config, params=nested(leaves))
-
-
-def plain_ffn_bytes(config: LlamaConfig) -> int:
-    """Bytes of all matrices of FFNs in float32.
-
-    Example:
-      >>> plain_ffn_bytes(LlamaConfig(vocab_size=9, d_model=4, d_ff=8, n_layers=2, n_heads=2))
-      768
-    """
-    return 4 * 3 * config.n_layers * config.d_ff * config.d_model
 
 
 def text_of(tokens: TokenStream) -> Iterator[str]:

@@ -19,7 +19,6 @@ from sparsejax.models.sparse_inference.llama_perplexity import perplexity
 from sparsejax.training.recipes import llama_parts
 from sparsejax.training.recipes.llama_calibrate import Fit, calibrate_network
 from sparsejax.training.recipes.llama_file import write_llama
-from sparsejax.training.recipes.llama_generate import with_plain_ffn
 from sparsejax.training.recipes.llama_predictors import read_predictors, write_predictors
 from sparsejax.training.recipes.llama_quality import curves, oracles, perplexities
 from sparsejax.training.recipes.llama_vocabulary import vocabulary
@@ -157,16 +156,6 @@ def test_generation_with_all_neurons_is_that_without_predictors(model, calibrate
     sparse = generate(ck, "3 times", **options).texts[0]
     given = ("--predictors", calibrated, "--active-fraction", 0.25, "--no-echo")
     assert _generated(capsys, path, *given) == sparse + "\n"
-
-
-def test_plain_ffns_give_what_quantised_ones_do(model):
-    ck = sj.load(model / "q8_0.gguf")
-    plain = with_plain_ffn(ck)
-    assert dict(plain.config.formats).keys() == {
-        name for name in dict(ck.config.formats) if ".ffn_" not in name
-    }
-    tokens = jnp.arange(3, 23)[None]
-    np.testing.assert_allclose(plain.apply(tokens).logits, ck.apply(tokens).logits, atol=2e-4, rtol=1e-4)
 
 
 def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path, capsys):
