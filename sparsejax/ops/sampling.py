@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparsejax.typing import Logits, RowTokens, SeenTokens
 
@@ -32,6 +33,49 @@ class Rules(NamedTuple):
     sampling: dict[str, Any]
     stop_tokens: jax.Array | None
     pad_token: int
+
+
+def sampling_rules(
+    vocab_size: int,
+    *,
+    key: jax.Array | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    stop_tokens: Sequence[int] = (),
+    pad_token: int = 0,
+) -> Rules:
+    """Rules from the options of a call, checked.
+
+    Args:
+      vocab_size: ids are below it.
+      key: of the draws; None is ``jax.random.key(0)``, the same each time.
+      temperature: see `sample`.
+      top_k: see `sample`.
+      top_p: see `sample`.
+      repetition_penalty: see `sample`.
+      stop_tokens: a row ends with any of them.
+      pad_token: what a row gives after its end.
+
+    Raises:
+      ValueError: a number is out of its range, or a stop token is not of the vocabulary.
+
+    Example:
+      >>> sampling_rules(9, temperature=0, top_k=3, stop_tokens=[8]).sampling
+      {}
+    """
+    numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    check_sampling(**numbers, repetition_penalty=repetition_penalty)
+    for token in stop_tokens:
+        if not isinstance(token, int | np.integer) or not 0 <= token < vocab_size:
+            raise ValueError(f"stop_tokens has {token!r}; this vocabulary has the ids 0 to {vocab_size - 1}")
+    # A penalty of 1 and filters at temperature 0 change nothing: compiled code does without them.
+    chosen = {name: value for name, value in numbers.items() if temperature > 0 and value is not None}
+    if repetition_penalty != 1:
+        chosen["repetition_penalty"] = repetition_penalty
+    stops = jnp.asarray(stop_tokens, jnp.int32) if len(stop_tokens) else None
+    return Rules(jax.random.key(0) if key is None else key, chosen, stops, pad_token)
 
 
 def sample(

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.models.sparse_inference import llama_decoding as decoding
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
+from sparsejax.models.sparse_inference.llama_decoding import (
+    Network,
+    advance,
+    begin_state,
+    grow,
+    prefill,
+    slots_read,
+)
 from sparsejax.models.sparse_inference.llama_ffn import sparse_options
 from sparsejax.models.sparse_inference.llama_source import model_and_params, tokenizer_of
 from sparsejax.models.sparse_inference.llama_state import LlamaState, bucket
 from sparsejax.models.sparse_inference.tokenizer import TextStream, Tokenizer
+from sparsejax.ops import decoding
 from sparsejax.ops.prompts import read_prompts
-from sparsejax.ops.sampling import check_sampling
+from sparsejax.ops.sampling import Rules, sampling_rules
 
 PREFILL_SEGMENT = 512
 """Prompt tokens per call: bounds memory, and is enough to fill the matrix units of any device."""
@@ -146,14 +154,19 @@ def stream(
     model, params = model_and_params(source)
     config = model.config
     tokenizer = tokenizer_of(source, needed=_has_text(prompts)) if tokenizer is None else tokenizer
-    numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    check_sampling(**numbers, repetition_penalty=repetition_penalty)
-    for name, count in (("max_new_tokens", max_new_tokens), ("prefill_segment", prefill_segment)):
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
     if stop_tokens is None:
         stop_tokens = () if tokenizer is None else tokenizer.stop_tokens
-    _check_ids("stop_tokens", stop_tokens, config.vocab_size)
+    rules = sampling_rules(
+        config.vocab_size,
+        key=key,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        stop_tokens=stop_tokens,
+        pad_token=pad_token,
+    )
+    decoding.check_counts(max_new_tokens=max_new_tokens, prefill_segment=prefill_segment)
     batch = read_prompts(_encoded(prompts, tokenizer), config.vocab_size)
     longest = batch.tokens.shape[1]
     if longest + max_new_tokens > config.context_length:
@@ -162,24 +175,29 @@ def stream(
             f"{longest + max_new_tokens} positions; the network was trained for context_length="
             f"{config.context_length}; shorten one of them, or give a config with more at your own risk"
         )
-    # A penalty of 1 and filters at temperature 0 change nothing: the compiled step does without them.
-    chosen = {name: value for name, value in numbers.items() if temperature > 0 and value is not None}
-    seen = None
-    if repetition_penalty != 1:
-        chosen["repetition_penalty"] = repetition_penalty
-        seen = jnp.asarray(batch.seen(config.vocab_size))
-    stops = jnp.asarray(stop_tokens, jnp.int32) if len(stop_tokens) else None
-    rules = decoding.Rules(jax.random.key(0) if key is None else key, chosen, stops, pad_token)
     options = sparse_options(predictors, active_fraction, sparsity, config.n_layers, plan)
-    network = decoding.Network(model, options, params, predictors, fitted)
-    room = max(decoding.slots_read(longest, prefill_segment), longest + min(max_new_tokens, _FIRST_TOKENS))
-    state = decoding.begin_state(config, len(batch.tokens), bucket(room), jnp.dtype(cache_dtype).name)
-    logits, state = decoding.prefill(network, batch, state, segment=prefill_segment)
-    progress = decoding.begin(logits, state, seen, decoding.token_room(max_new_tokens))
-    return TokenStream(network, rules, progress, (longest, int(max_new_tokens)), tokenizer)
+    network = Network(model, options, params, predictors, fitted)
+    room = max(slots_read(longest, prefill_segment), longest + min(max_new_tokens, _FIRST_TOKENS))
+    state = begin_state(config, len(batch.tokens), bucket(room), jnp.dtype(cache_dtype).name)
+    logits, state = prefill(network, batch, state, segment=prefill_segment)
+    progress = decoding.begin(logits, state, batch, rules, max_new_tokens)
+    return TokenStream(_stepper(network, rules, longest), progress, max_new_tokens, pad_token, tokenizer)
 
 
-class TokenStream:
+def _stepper(network: Network, rules: Rules, longest: int) -> decoding.Advance:
+    """One token more; a full cache grows first."""
+
+    def step(progress: decoding.Progress, until: int) -> decoding.Progress:
+        del until
+        capacity = progress.state.capacity
+        if longest + int(progress.step) >= capacity:
+            progress = progress._replace(state=grow(progress.state, 2 * capacity))
+        return advance(network, progress, rules)
+
+    return step
+
+
+class TokenStream(decoding.TokenStream):
     """An iterator over the tokens (b,) of each step; `stream` makes it.
 
     Every token is a call of one compiled step, whose cost is that of reading the weights.
@@ -190,46 +208,18 @@ class TokenStream:
 
     def __init__(
         self,
-        network: decoding.Network,
-        rules: decoding.Rules,
+        advance: decoding.Advance,
         progress: decoding.Progress,
-        sizes: tuple[int, int],
+        max_new_tokens: int,
+        pad_token: int,
         tokenizer: Tokenizer | None,
     ):
         self.tokenizer = tokenizer
-        self._network = network
-        self._rules = rules
-        self._progress = progress
-        self._longest, self._max_new_tokens = sizes
-        self._step, self._ended = 0, False
-        self._look()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """The iterator itself."""
-        return self
-
-    def __next__(self) -> np.ndarray:
-        """The next tokens (b,) int32."""
-        if self._ended:
-            raise StopIteration
-        self._advance(self._step + 1)
-        return np.array(self._progress.last)
-
-    @property
-    def stopped(self) -> np.ndarray:
-        """(b,) whether each row has ended."""
-        return np.array(self._progress.stopped)
+        super().__init__(advance, progress, max_new_tokens, pad_token)
 
     def finish(self) -> Generated:
         """Generate what is left, at once; all tokens, those iterated over included."""
-        self._advance(self._max_new_tokens)
-        progress, count = self._progress, self._max_new_tokens
-        tokens = np.array(progress.tokens)[:, :count]
-        tokens[:, self._step :] = self._rules.pad_token
-        log_probabilities = np.array(progress.log_probabilities)[:, :count]
-        lengths = np.array(progress.lengths)
-        # A copy: the next step would reuse the memory if somebody went on.
-        state = jax.tree.map(jnp.copy, progress.state)
+        tokens, lengths, log_probabilities, state = self._rest()
         return Generated(tokens, lengths, log_probabilities, state, self._texts(tokens, lengths))
 
     def _texts(self, tokens: np.ndarray, lengths: np.ndarray) -> list[str] | None:
@@ -237,27 +227,6 @@ class TokenStream:
             return None
         rows = zip(tokens, lengths, strict=True)
         return [self.tokenizer.decode(row[:length], continues=True) for row, length in rows]
-
-    def _advance(self, until: int) -> None:
-        """Towards ``until`` tokens, unless all rows end before; a full cache grows first."""
-        while not self._ended and self._step < until:
-            if self._longest + self._step >= self._progress.state.capacity:
-                grown = decoding.grow(self._progress.state, 2 * self._progress.state.capacity)
-                self._progress = self._progress._replace(state=grown)
-            self._progress = decoding.advance(self._network, self._progress, self._rules)
-            self._look()
-
-    def _look(self) -> None:
-        progress = self._progress
-        step, stopped, is_nan = jax.device_get((progress.step, progress.stopped, progress.is_nan))
-        self._step = int(step)
-        if is_nan:
-            self._ended = True
-            raise ValueError(
-                f"logits are NaN after {self._step} new tokens: the parameters hold NaN, or the computation "
-                "overflows in their dtype"
-            )
-        self._ended = bool(stopped.all()) or self._step >= self._max_new_tokens
 
 
 def _play(
@@ -299,9 +268,3 @@ def _encoded(prompts: Any, tokenizer: Tokenizer | None) -> Any:
         raise ValueError("a prompt is text and no tokenizer is known; give token ids, or tokenizer=")
     rows = [prompts] if isinstance(prompts, str) else prompts
     return [tokenizer.encode(row) if isinstance(row, str) else row for row in rows]
-
-
-def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
-    for token in ids:
-        if not isinstance(token, int | np.integer) or not 0 <= token < vocab_size:
-            raise ValueError(f"{name} has {token!r}; this vocabulary has the ids 0 to {vocab_size - 1}")

@@ -13,11 +13,11 @@ import numpy as np
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_ffn import SparseOptions
 from sparsejax.models.sparse_inference.llama_state import LlamaState, grow_state, initial_state
+from sparsejax.ops.decoding import Progress, one_token
 from sparsejax.ops.prompts import Prompts
-from sparsejax.ops.sampling import Rules, sample
-from sparsejax.typing import Logits, Params, RowTokens, SeenTokens
+from sparsejax.ops.sampling import Rules
+from sparsejax.typing import Logits, Params, RowTokens
 
-_LEAST_ROOM = 64
 _LEAST_SEGMENT = 16
 
 begin_state = partial(jax.jit, static_argnums=(0, 1, 2, 3))(initial_state)
@@ -40,34 +40,6 @@ class Network(NamedTuple):
     params: Params
     predictors: Any
     fitted: Any
-
-
-class Progress(NamedTuple):
-    """What one step hands to the next.
-
-    Attributes:
-      step: tokens generated per row.
-      logits: (b, v) of the next token.
-      is_nan: whether any of them is NaN.
-      state: of the model; rows that have ended no longer count their padding.
-      seen: (b, v) tokens that the repetition penalty falls on; None without one.
-      stopped: (b,) rows that have ended.
-      lengths: (b,) tokens of each row until its end.
-      last: (b,) newest token.
-      tokens: (b, room).
-      log_probabilities: (b, room).
-    """
-
-    step: jax.Array
-    logits: Logits
-    is_nan: jax.Array
-    state: LlamaState
-    seen: SeenTokens | None
-    stopped: jax.Array
-    lengths: jax.Array
-    last: RowTokens
-    tokens: jax.Array
-    log_probabilities: jax.Array
 
 
 def segments(prompts: Prompts, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -128,34 +100,6 @@ def prefill(
     return logits, state
 
 
-@partial(jax.jit, static_argnums=3, donate_argnums=(0, 1))
-def begin(logits: Logits, state: LlamaState, seen: SeenTokens | None, room: int) -> Progress:
-    """Before the first new token, with room for so many."""
-    rows = logits.shape[0]
-    return Progress(
-        jnp.int32(0),
-        logits,
-        jnp.isnan(logits).any(),
-        state,
-        seen,
-        jnp.zeros((rows,), bool),
-        jnp.zeros((rows,), jnp.int32),
-        jnp.zeros((rows,), jnp.int32),
-        jnp.zeros((rows, room), jnp.int32),
-        jnp.zeros((rows, room), jnp.float32),
-    )
-
-
-def token_room(max_new_tokens: int) -> int:
-    """Places for new tokens, in powers of two.
-
-    Example:
-      >>> token_room(100)
-      128
-    """
-    return max(_LEAST_ROOM, 1 << (max_new_tokens - 1).bit_length())
-
-
 def advance(network: Network, progress: Progress, rules: Rules) -> Progress:
     """One more token per row; the memory of ``progress``, its cache included, is used again.
 
@@ -173,29 +117,13 @@ def _advance(
 
 
 def _one_token(network: Network, rules: Rules, before: Progress) -> Progress:
-    step, rows = before.step, jnp.arange(before.last.shape[0])
-    options = {"temperature": 0, "seen": before.seen, **rules.sampling}
-    token = sample(jax.random.fold_in(rules.key, step), before.logits, **options)
-    log_probability = jax.nn.log_softmax(before.logits)[rows, token].astype(jnp.float32)
-    token = jnp.where(before.stopped, rules.pad_token, token)
-    log_probability = jnp.where(before.stopped, 0, log_probability)
-    goes_on = (~before.stopped).astype(jnp.int32)
-    logits, state = _logits(network, token[:, None], before.state, goes_on)
-    stopped = before.stopped
-    if rules.stop_tokens is not None:
-        stopped |= (token[:, None] == rules.stop_tokens).any(axis=1)
-    return Progress(
-        step + 1,
-        jnp.where(before.stopped[:, None], before.logits, logits),
-        jnp.isnan(logits).any(),
-        state,
-        None if before.seen is None else before.seen.at[rows, token].set(True),
-        stopped,
-        before.lengths + goes_on,
-        token,
-        before.tokens.at[:, step].set(token),
-        before.log_probabilities.at[:, step].set(log_probability),
-    )
+    def read(token: RowTokens) -> tuple[Logits, LlamaState]:
+        # Rows that have ended do not count what they read.
+        goes_on = (~before.stopped).astype(jnp.int32)
+        logits, state = _logits(network, token[:, None], before.state, goes_on)
+        return jnp.where(before.stopped[:, None], before.logits, logits), state
+
+    return one_token(rules, before, read)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)

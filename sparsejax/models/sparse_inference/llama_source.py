@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
+from sparsejax.checkpoint import network_source
 from sparsejax.checkpoint.errors import CheckpointError
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.tokenizer import Tokenizer, read_tokenizer
@@ -23,13 +21,7 @@ def model_and_params(source: Any) -> tuple[LlamaLM, Params]:
     Raises:
       ValueError: it is neither, or of another family.
     """
-    try:
-        model, params = source if isinstance(source, tuple | list) else (source.model, source.params)
-    except (AttributeError, ValueError) as error:
-        raise ValueError("give a checkpoint, or (model, params)") from error
-    if not isinstance(model, LlamaLM):
-        raise ValueError(f"{type(model).__name__} is no LlamaLM: it cannot be used here")
-    return model, jax.tree.map(jnp.asarray, params)
+    return network_source.model_and_params(source, LlamaLM)
 
 
 def tokenizer_of(source: Any, *, needed: bool = True) -> Tokenizer | None:

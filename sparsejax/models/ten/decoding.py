@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -12,41 +12,12 @@ import numpy as np
 from sparsejax.models.ten.config import Stack
 from sparsejax.models.ten.model import TemporalEigenstateNetwork, head_kernel, vocabulary_logits
 from sparsejax.models.ten.state import TenState, initial_state
+from sparsejax.ops.decoding import Progress, one_token
 from sparsejax.ops.prompts import Prompts, Segment, cut
-from sparsejax.ops.sampling import Rules, sample
-from sparsejax.typing import Logits, Params, RowTokens, SeenTokens
-
-_LEAST_ROOM = 64
+from sparsejax.ops.sampling import Rules
+from sparsejax.typing import Logits, Params, RowTokens
 
 _start = partial(jax.jit, static_argnames=("config", "batch", "stack", "dtype"))(initial_state)
-
-
-class Progress(NamedTuple):
-    """What one step hands to the next.
-
-    Attributes:
-      step: tokens generated per row.
-      logits: (b, v) of the next token.
-      is_nan: whether any of them is NaN.
-      state: of the model.
-      seen: (b, v) tokens that the repetition penalty falls on; None without one.
-      stopped: (b,) rows that have ended.
-      lengths: (b,) tokens of each row until its end.
-      last: (b,) newest token.
-      tokens: (b, room).
-      log_probabilities: (b, room).
-    """
-
-    step: jax.Array
-    logits: Logits
-    is_nan: jax.Array
-    state: TenState
-    seen: SeenTokens | None
-    stopped: jax.Array
-    lengths: jax.Array
-    last: RowTokens
-    tokens: jax.Array
-    log_probabilities: jax.Array
 
 
 def prefill(
@@ -71,29 +42,6 @@ def prefill(
     return logits, state
 
 
-def begin(logits: Logits, state: TenState, seen: SeenTokens | None, max_new_tokens: int) -> Progress:
-    """Before the first new token; room for the tokens is made in powers of two."""
-    room = max(_LEAST_ROOM, 1 << (max_new_tokens - 1).bit_length())
-    return _with_room(logits, state, seen, room)
-
-
-@partial(jax.jit, static_argnums=3)
-def _with_room(logits: Logits, state: TenState, seen: SeenTokens | None, room: int) -> Progress:
-    rows = logits.shape[0]
-    return Progress(
-        jnp.int32(0),
-        logits,
-        jnp.isnan(logits).any(),
-        state,
-        seen,
-        jnp.zeros((rows,), bool),
-        jnp.zeros((rows,), jnp.int32),
-        jnp.zeros((rows,), jnp.int32),
-        jnp.zeros((rows, room), jnp.int32),
-        jnp.zeros((rows, room), jnp.float32),
-    )
-
-
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def advance(
     model: TemporalEigenstateNetwork, params: Params, progress: Progress, rules: Rules, until: jax.Array
@@ -110,29 +58,13 @@ def advance(
 
 
 def _one_token(model: TemporalEigenstateNetwork, params: Params, rules: Rules, before: Progress) -> Progress:
-    step, rows = before.step, jnp.arange(before.last.shape[0])
-    options = {"temperature": 0, "seen": before.seen, **rules.sampling}
-    token = sample(jax.random.fold_in(rules.key, step), before.logits, **options)
-    log_probability = jax.nn.log_softmax(before.logits)[rows, token].astype(jnp.float32)
-    logits, state = _next_logits(model, params, token[:, None], before.state)
-    stopped = before.stopped
-    if rules.stop_tokens is not None:
-        state = jax.tree.map(partial(_keep_rows, stopped), before.state, state)
-        token = jnp.where(stopped, rules.pad_token, token)
-        log_probability = jnp.where(stopped, 0, log_probability)
-        stopped |= (token[:, None] == rules.stop_tokens).any(axis=1)
-    return Progress(
-        step + 1,
-        logits,
-        jnp.isnan(logits).any(),
-        state,
-        None if before.seen is None else before.seen.at[rows, token].set(True),
-        stopped,
-        before.lengths + ~before.stopped,
-        token,
-        before.tokens.at[:, step].set(token),
-        before.log_probabilities.at[:, step].set(log_probability),
-    )
+    def read(token: RowTokens) -> tuple[Logits, TenState]:
+        logits, state = _next_logits(model, params, token[:, None], before.state)
+        if rules.stop_tokens is not None:
+            state = jax.tree.map(partial(_keep_rows, before.stopped), before.state, state)
+        return logits, state
+
+    return one_token(rules, before, read)
 
 
 @partial(jax.jit, static_argnums=0)

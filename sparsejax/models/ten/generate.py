@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.checkpoint.network_source import model_and_params
 from sparsejax.models.ten.config import Stack, TemporalEigenstateConfig
-from sparsejax.models.ten.decoding import Progress, advance, begin, prefill
+from sparsejax.models.ten.decoding import advance, prefill
 from sparsejax.models.ten.model import TemporalEigenstateNetwork
 from sparsejax.models.ten.state import TenState
+from sparsejax.ops import decoding
 from sparsejax.ops.prompts import read_prompts
-from sparsejax.ops.sampling import Rules, check_sampling
-from sparsejax.typing import Params
+from sparsejax.ops.sampling import sampling_rules
 
 PREFILL_SEGMENT = 1024
 """Prompt tokens per call: bounds memory, and is enough to fill the matrix units of any device."""
@@ -124,114 +124,47 @@ def stream(
       ValueError: prompts or options that cannot be right, more positions than the table has, a network that
         cannot be streamed, or logits that are NaN.
     """
-    model, params = _model_and_params(source)
+    model, params = model_and_params(source, TemporalEigenstateNetwork)
     config = model.config
     if not config.streams:
         raise ValueError(
             "this network cannot generate: inside a chunk it looks ahead (a published bug); load the file "
             "without its legacy variant"
         )
-    numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    check_sampling(**numbers, repetition_penalty=repetition_penalty)
-    for name, count in (("max_new_tokens", max_new_tokens), ("prefill_segment", prefill_segment)):
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
-    _check_ids("stop_tokens", stop_tokens, config.vocab_size)
+    rules = sampling_rules(
+        config.vocab_size,
+        key=key,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        stop_tokens=stop_tokens,
+        pad_token=pad_token,
+    )
+    decoding.check_counts(max_new_tokens=max_new_tokens, prefill_segment=prefill_segment)
     batch = read_prompts(prompts, config.vocab_size)
     total = batch.tokens.shape[1] + max_new_tokens
     if config.pos_emb_type != "none":
         _check_positions(config, total, max_new_tokens)
         prefill_segment = min(prefill_segment, config.max_seq_len)
-    # A penalty of 1 and filters at temperature 0 change nothing: the compiled loop does without them.
-    chosen = {name: value for name, value in numbers.items() if temperature > 0 and value is not None}
-    seen = None
-    if repetition_penalty != 1:
-        chosen["repetition_penalty"] = repetition_penalty
-        seen = jnp.asarray(batch.seen(config.vocab_size))
-    stops = jnp.asarray(stop_tokens, jnp.int32) if len(stop_tokens) else None
-    rules = Rules(jax.random.key(0) if key is None else key, chosen, stops, pad_token)
-    stack = _stack(config, stack, total)
-    logits, state = prefill(model, params, batch, stack=stack, segment=prefill_segment)
-    return TokenStream(model, params, rules, begin(logits, state, seen, max_new_tokens), max_new_tokens)
+    logits, state = prefill(model, params, batch, stack=_stack(config, stack, total), segment=prefill_segment)
+    progress = decoding.begin(logits, state, batch, rules, max_new_tokens)
+
+    def towards(progress: decoding.Progress, until: int) -> decoding.Progress:
+        return advance(model, params, progress, rules, until)
+
+    return TokenStream(towards, progress, max_new_tokens, pad_token)
 
 
-class TokenStream:
+class TokenStream(decoding.TokenStream):
     """An iterator over the tokens (b,) of each step; `stream` makes it.
 
-    The compiled loop that generates all tokens at once is called for one at a time here. A callback from
-    within the loop would also stream, but could not raise, stop or be interrupted as any Python does.
+    The compiled loop that generates all tokens at once is called for one at a time here.
     """
-
-    def __init__(
-        self,
-        model: TemporalEigenstateNetwork,
-        params: Params,
-        rules: Rules,
-        progress: Progress,
-        max_new_tokens: int,
-    ):
-        self._model = model
-        self._params = params
-        self._rules = rules
-        self._progress = progress
-        self._max_new_tokens = max_new_tokens
-        self._step, self._ended = 0, False
-        self._look()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """The iterator itself."""
-        return self
-
-    def __next__(self) -> np.ndarray:
-        """The next tokens (b,) int32."""
-        if self._ended:
-            raise StopIteration
-        self._advance(self._step + 1)
-        return np.array(self._progress.last)
 
     def finish(self) -> Generated:
         """Generate what is left, at once; all tokens, those iterated over included."""
-        if not self._ended:
-            self._advance(self._max_new_tokens)
-        progress, count = self._progress, self._max_new_tokens
-        tokens = np.array(progress.tokens)[:, :count]
-        tokens[:, self._step :] = self._rules.pad_token
-        log_probabilities = np.array(progress.log_probabilities)[:, :count]
-        # A copy: the loop may reuse the memory of its arrays if somebody goes on.
-        state = jax.tree.map(jnp.copy, progress.state)
-        return Generated(tokens, np.array(progress.lengths), log_probabilities, state)
-
-    def _advance(self, until: int) -> None:
-        self._progress = advance(self._model, self._params, self._progress, self._rules, until)
-        self._look()
-
-    def _look(self) -> None:
-        progress = self._progress
-        step, stopped, is_nan = jax.device_get((progress.step, progress.stopped, progress.is_nan))
-        self._step = int(step)
-        if is_nan:
-            self._ended = True
-            raise ValueError(
-                f"logits are NaN after {self._step} new tokens: the parameters hold NaN, or the computation "
-                "overflows in their dtype"
-            )
-        self._ended = bool(stopped.all()) or self._step >= self._max_new_tokens
-
-
-def _model_and_params(source: Any) -> tuple[TemporalEigenstateNetwork, Params]:
-    try:
-        model, params = source if isinstance(source, tuple | list) else (source.model, source.params)
-    except (AttributeError, ValueError) as error:
-        raise ValueError("give a checkpoint, or (model, params)") from error
-    if not isinstance(model, TemporalEigenstateNetwork):
-        raise ValueError(f"{type(model).__name__} is no TemporalEigenstateNetwork: it cannot generate here")
-    return model, jax.tree.map(jnp.asarray, params)
-
-
-def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
-    for token in ids:
-        if not isinstance(token, int | np.integer) or not 0 <= token < vocab_size:
-            raise ValueError(f"{name} has {token!r}; this vocabulary has the ids 0 to {vocab_size - 1}")
+        return Generated(*self._rest())
 
 
 def _check_positions(config: TemporalEigenstateConfig, total: int, new: int) -> None:

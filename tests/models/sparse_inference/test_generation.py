@@ -130,6 +130,15 @@ def test_rows_end_with_a_stop_token_and_keep_their_state(tiny):
     np.testing.assert_allclose(after, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("pad", [-100, 10**6])
+def test_the_pad_token_may_be_none_of_the_vocabulary(tiny, pad):
+    free = generate(tiny, PROMPTS, max_new_tokens=6, temperature=0)
+    options = {"max_new_tokens": 6, "temperature": 0, "stop_tokens": [int(free.tokens[1, 0])]}
+    found = generate(tiny, PROMPTS[:2], pad_token=pad, **options)
+    assert found.tokens[1].tolist() == [free.tokens[1, 0], *[pad] * 5]
+    np.testing.assert_array_equal(found.tokens[0, : found.lengths[0]], free.tokens[0, : found.lengths[0]])
+
+
 def test_a_penalty_makes_repetition_rarer(tiny):
     free = generate(tiny, [[5, 5, 5]], max_new_tokens=30, temperature=0)
     fresh = generate(tiny, [[5, 5, 5]], max_new_tokens=30, temperature=0, repetition_penalty=5.0)

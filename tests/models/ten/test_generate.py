@@ -13,7 +13,6 @@ import sparsejax as sj
 from sparsejax.models.ten.config import EigenstateLayer, TemporalEigenstateConfig
 from sparsejax.models.ten.generate import generate, stream
 from sparsejax.models.ten.model import TemporalEigenstateNetwork
-from sparsejax.ops.prompts import cut, read_prompts
 from tests import golden
 from tests.compilations import compilations
 
@@ -339,18 +338,3 @@ def test_other_models_are_refused():
         generate(ck, [[1]], max_new_tokens=1)
     with pytest.raises(ValueError, match="give a checkpoint"):
         generate("model", [[1]], max_new_tokens=1)
-
-
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 32, 33, 64, 69])
-def test_segments_hold_every_token_once(length):
-    prompts = read_prompts([list(range(length)), list(range(length // 2, length))], 100)
-    parts = list(cut(prompts, 32))
-    assert {part.tokens.shape[1] for part in parts[1:]} <= {32}
-    assert parts[0].tokens.shape[1] in (16, 32)
-    tokens = np.concatenate([part.tokens for part in parts], axis=1)
-    ids = np.concatenate(
-        [np.ones_like(p.tokens) if p.segment_ids is None else p.segment_ids for p in parts], axis=1
-    )
-    assert tokens[0][ids[0] == 1].tolist() == list(range(length))
-    assert tokens[1][ids[1] == 1].tolist() == list(range(length // 2, length))
-    assert parts[0].is_new.all()
