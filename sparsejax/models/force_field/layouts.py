@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sparsejax.checkpoint.layer_rules import linear_rules
 from sparsejax.checkpoint.rules import Rule
-from sparsejax.checkpoint.transforms import transpose
 from sparsejax.models.force_field.config import ForceFieldConfig
 
 EMBEDDING = "embedding.weight"
@@ -51,7 +51,7 @@ def rules(variant: str, config: ForceFieldConfig) -> tuple[Rule, ...]:
     for layer in range(config.num_interactions):
         table += _interaction(layer)
     for number, name in ((0, "hidden_0"), (2, "hidden_1"), (4, "energy")):
-        table += _linear(f"energy_head.{number}", f"readout/{name}")
+        table += linear_rules(f"energy_head.{number}", f"readout/{name}")
     if config.reference_energies:
         table.append(Rule(REFERENCE_ENERGIES, "reference_energies"))
     return tuple(table)
@@ -60,16 +60,9 @@ def rules(variant: str, config: ForceFieldConfig) -> tuple[Rule, ...]:
 def _interaction(layer: int) -> list[Rule]:
     source, target = f"interactions.{layer}", f"interaction_{layer}"
     return [
-        *_linear(f"{source}.message.rbf_to_scalar.0", f"{target}/message/hidden"),
-        *_linear(f"{source}.message.rbf_to_scalar.2", f"{target}/message/filter"),
+        *linear_rules(f"{source}.message.rbf_to_scalar.0", f"{target}/message/hidden"),
+        *linear_rules(f"{source}.message.rbf_to_scalar.2", f"{target}/message/filter"),
         Rule(MIXING.format(i=layer), f"{target}/update/mixing"),
-        *_linear(f"{source}.update.update_mlp.0", f"{target}/update/hidden"),
-        *_linear(f"{source}.update.update_mlp.2", f"{target}/update/gates"),
+        *linear_rules(f"{source}.update.update_mlp.0", f"{target}/update/hidden"),
+        *linear_rules(f"{source}.update.update_mlp.2", f"{target}/update/gates"),
     ]
-
-
-def _linear(source: str, target: str) -> tuple[Rule, Rule]:
-    return (
-        Rule(f"{source}.weight", f"{target}/kernel", transpose),
-        Rule(f"{source}.bias", f"{target}/bias"),
-    )

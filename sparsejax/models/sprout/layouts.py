@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from sparsejax.checkpoint.layer_rules import linear_rules, norm_rules
 from sparsejax.checkpoint.rules import Rule
 from sparsejax.checkpoint.transforms import chain, split, transpose
 from sparsejax.models.sprout.config import DeepSets, SproutConfig, SproutFFNConfig
@@ -55,12 +56,12 @@ def rules(variant: str, config: SproutConfig | SproutFFNConfig) -> tuple[Rule, .
         Rule("position_embedding.weight", "position_embedding/embedding"),
         Rule(f"{layer}.attention.in_proj_weight", kernels, chain(split(3), transpose)),
         Rule(f"{layer}.attention.in_proj_bias", biases, split(3)),
-        *_linear(f"{layer}.attention.out_proj", f"{target}/attention/out"),
+        *linear_rules(f"{layer}.attention.out_proj", f"{target}/attention/out"),
         *_ffn(variant, config.ffn, f"{layer}.ffn.", f"{target}/ffn/"),
-        *_norm(f"{layer}.norm1", f"{target}/norm1"),
-        *_norm(f"{layer}.norm2", f"{target}/norm2"),
-        *_linear("output_projection", "head"),
-        *_norm("norm", "final_norm"),
+        *norm_rules(f"{layer}.norm1", f"{target}/norm1"),
+        *norm_rules(f"{layer}.norm2", f"{target}/norm2"),
+        *linear_rules("output_projection", "head"),
+        *norm_rules("norm", "final_norm"),
     )
 
 
@@ -87,8 +88,8 @@ def _ffn(variant: str, config: SproutFFNConfig, source: str, target: str) -> lis
     if variant in _MIXED and config.mixer_hidden is not None:
         mixer = f"{source}manifold_mixer"
         table += _phi(f"{mixer}.phi", f"{target}mixer")
-        table += _linear(f"{mixer}.rho.0", f"{target}mixer/rho_in")
-        table += _linear(f"{mixer}.rho.3", f"{target}mixer/rho_out")
+        table += linear_rules(f"{mixer}.rho.0", f"{target}mixer/rho_in")
+        table += linear_rules(f"{mixer}.rho.3", f"{target}mixer/rho_out")
     return table
 
 
@@ -103,7 +104,7 @@ def _router(config: SproutFFNConfig, source: str, target: str) -> list[Rule]:
     last = matrix("W_block" if config.selects_blocks else "W_router_2", "kernel")
     if config.router == "block":
         return [last]
-    return [matrix("W_router_1", "hidden_kernel"), last, *_norm(f"{source}.norm", f"{target}/norm")]
+    return [matrix("W_router_1", "hidden_kernel"), last, *norm_rules(f"{source}.norm", f"{target}/norm")]
 
 
 def _deep_sets(variant: str, sizes: DeepSets, source: str, target: str) -> list[Rule]:
@@ -113,27 +114,16 @@ def _deep_sets(variant: str, sizes: DeepSets, source: str, target: str) -> list[
         Rule(f"{source}neuron_vecs{end}", f"{place}/neuron_vectors"),
         Rule(f"{source}W_in{end}", f"{target}w_in"),
         *_phi(f"{source}phi", place),
-        *_linear(f"{source}rho.{first}", f"{place}/rho_in"),
-        *_linear(f"{source}rho.{first + 3}", f"{place}/rho_out"),
+        *linear_rules(f"{source}rho.{first}", f"{place}/rho_in"),
+        *linear_rules(f"{source}rho.{first + 3}", f"{place}/rho_out"),
     ]
-    return table + ([*_norm(f"{source}rho.0", f"{place}/rho_norm")] if sizes.normalize_sum else [])
+    return table + ([*norm_rules(f"{source}rho.0", f"{place}/rho_norm")] if sizes.normalize_sum else [])
 
 
 def _phi(source: str, target: str) -> list[Rule]:
     return [
-        *_linear(f"{source}.0", f"{target}/phi_in"),
-        *_norm(f"{source}.1", f"{target}/phi_norm"),
-        *_linear(f"{source}.3", f"{target}/phi_out"),
-        *_norm(f"{source}.4", f"{target}/phi_out_norm"),
+        *linear_rules(f"{source}.0", f"{target}/phi_in"),
+        *norm_rules(f"{source}.1", f"{target}/phi_norm"),
+        *linear_rules(f"{source}.3", f"{target}/phi_out"),
+        *norm_rules(f"{source}.4", f"{target}/phi_out_norm"),
     ]
-
-
-def _linear(source: str, target: str) -> tuple[Rule, ...]:
-    return (
-        Rule(f"{source}.weight", f"{target}/kernel", transpose),
-        Rule(f"{source}.bias", f"{target}/bias"),
-    )
-
-
-def _norm(source: str, target: str) -> tuple[Rule, ...]:
-    return Rule(f"{source}.weight", f"{target}/scale"), Rule(f"{source}.bias", f"{target}/bias")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sparsejax.checkpoint.layer_rules import linear_rules, norm_rules
 from sparsejax.checkpoint.rules import Rule
 from sparsejax.checkpoint.transforms import Transform, chain, split, transpose
 from sparsejax.models.ten.config import TemporalEigenstateConfig
@@ -146,7 +147,7 @@ def rules(variant: str, config: TemporalEigenstateConfig) -> tuple[Rule, ...]:
         Rule(table, "token_embedding/embedding"),
         Rule("pos_emb.weight", "position_embedding/embedding"),
         *layers,
-        *_norm("norm_f", "final_norm"),
+        *norm_rules("norm_f", "final_norm"),
         Rule("lm_head.weight", tied_to=table),
     )
 
@@ -164,17 +165,6 @@ _taps = Transform(
 """A depthwise convolution's (channels, 1, taps) to (taps, channels)."""
 
 
-def _linear(source: str, target: str) -> tuple[Rule, ...]:
-    return (
-        Rule(f"{source}.weight", f"{target}/kernel", transpose),
-        Rule(f"{source}.bias", f"{target}/bias"),
-    )
-
-
-def _norm(source: str, target: str) -> tuple[Rule, ...]:
-    return Rule(f"{source}.weight", f"{target}/scale"), Rule(f"{source}.bias", f"{target}/bias")
-
-
 def _stack_rules(stack: StackLayout, config: TemporalEigenstateConfig) -> list[Rule]:
     source, target = f"{stack.stem}.{{i}}", f"{stack.target}_{{i}}"
     coupling = Rule(f"{source}.{stack.coupling}.{{h}}", f"{target}/coupling", stack="h")
@@ -186,16 +176,16 @@ def _stack_rules(stack: StackLayout, config: TemporalEigenstateConfig) -> list[R
         Rule(f"{source}.in_proj.weight", f"{target}/in_proj/kernel", transpose),
         coupling,
         Rule(f"{source}.out_proj.weight", f"{target}/out_proj/kernel", transpose),
-        *_linear(f"{source}.{stack.gate}", f"{target}/gate"),
-        *_linear(f"{source}.mlp.0", f"{target}/ffn_in"),
-        *_linear(f"{source}.mlp.2", f"{target}/ffn_out"),
-        *_norm(f"{source}.{stack.norm}1", f"{target}/norm1"),
-        *_norm(f"{source}.{stack.norm}2", f"{target}/norm2"),
+        *linear_rules(f"{source}.{stack.gate}", f"{target}/gate"),
+        *linear_rules(f"{source}.mlp.0", f"{target}/ffn_in"),
+        *linear_rules(f"{source}.mlp.2", f"{target}/ffn_out"),
+        *norm_rules(f"{source}.{stack.norm}1", f"{target}/norm1"),
+        *norm_rules(f"{source}.{stack.norm}2", f"{target}/norm2"),
     ]
     if stack.selection:
-        table += _linear(f"{source}.select_proj", f"{target}/select_proj")
+        table += linear_rules(f"{source}.select_proj", f"{target}/select_proj")
     if stack.bands:
-        table += _linear(f"{source}.{stack.bands}", f"{target}/band_gates")
+        table += linear_rules(f"{source}.{stack.bands}", f"{target}/band_gates")
     if stack.memory:
         table.append(Rule(f"{source}.{stack.memory}_gate", f"{target}/memory_gate"))
         table.append(Rule(f"{source}.{stack.memory}_proj.weight", f"{target}/memory_proj/kernel", transpose))
@@ -209,10 +199,10 @@ def _attention_rules(source: str, target: str) -> list[Rule]:
     kernels = tuple(f"{target}/attention/{part}/kernel" for part in ("query", "key", "value"))
     biases = tuple(f"{target}/attention/{part}/bias" for part in ("query", "key", "value"))
     return [
-        *_norm(f"{source}.attn_norm", f"{target}/attention_norm"),
+        *norm_rules(f"{source}.attn_norm", f"{target}/attention_norm"),
         Rule(f"{source}.attn.in_proj_weight", kernels, chain(split(3), transpose)),
         Rule(f"{source}.attn.in_proj_bias", biases, split(3)),
-        *_linear(f"{source}.attn.out_proj", f"{target}/attention/out"),
+        *linear_rules(f"{source}.attn.out_proj", f"{target}/attention/out"),
     ]
 
 
@@ -223,11 +213,11 @@ _SEQUENTIAL = (
     Rule("layers.{i}.omega", "layer_{i}/frequency"),
     Rule("layers.{i}.resonance_eps", "layer_{i}/coupling_scale"),
     Rule("layers.{i}.resonance_M", "layer_{i}/coupling_mixing"),
-    *_linear("layers.{i}.out_proj", "layer_{i}/out_proj"),
-    *_linear("layers.{i}.mlp.0", "layer_{i}/ffn_in"),
-    *_linear("layers.{i}.mlp.3", "layer_{i}/ffn_out"),
-    *_norm("layers.{i}.norm1", "layer_{i}/norm1"),
-    *_norm("layers.{i}.norm2", "layer_{i}/norm2"),
+    *linear_rules("layers.{i}.out_proj", "layer_{i}/out_proj"),
+    *linear_rules("layers.{i}.mlp.0", "layer_{i}/ffn_in"),
+    *linear_rules("layers.{i}.mlp.3", "layer_{i}/ffn_out"),
+    *norm_rules("layers.{i}.norm1", "layer_{i}/norm1"),
+    *norm_rules("layers.{i}.norm2", "layer_{i}/norm2"),
 )
 
 _BLOCK = (
@@ -236,10 +226,10 @@ _BLOCK = (
     Rule("blocks.{i}.cells.{c}.resonance_M", "layer_{i}/cells/resonance", stack="c"),
     Rule("blocks.{i}.cells.{c}.input_proj.weight", "layer_{i}/cells/in_proj", transpose, stack="c"),
     Rule("blocks.{i}.cells.{c}.output_proj.weight", "layer_{i}/cells/out_proj", transpose, stack="c"),
-    *_linear("blocks.{i}.ffn1", "layer_{i}/ffn_in"),
-    *_linear("blocks.{i}.ffn2", "layer_{i}/ffn_out"),
-    *_norm("blocks.{i}.norm1", "layer_{i}/norm1"),
-    *_norm("blocks.{i}.norm2", "layer_{i}/norm2"),
+    *linear_rules("blocks.{i}.ffn1", "layer_{i}/ffn_in"),
+    *linear_rules("blocks.{i}.ffn2", "layer_{i}/ffn_out"),
+    *norm_rules("blocks.{i}.norm1", "layer_{i}/norm1"),
+    *norm_rules("blocks.{i}.norm2", "layer_{i}/norm2"),
 )
 
 
@@ -254,7 +244,7 @@ def _published_rules(config: TemporalEigenstateConfig) -> tuple[Rule, ...]:
         Rule("token_emb.weight", "token_embedding/embedding"),
         positions,
         *_BLOCK,
-        *_norm("norm", "final_norm"),
+        *norm_rules("norm", "final_norm"),
         head,
     )
 
