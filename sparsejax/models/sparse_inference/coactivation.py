@@ -56,24 +56,6 @@ def coactivation_order(strengths: Any, block_size: int, *, hot: int = 0, unit: i
     return (places[:, None] * unit + np.arange(unit)).reshape(neurons)
 
 
-def strength_kept(strengths: Any, block_size: int, blocks: int) -> float:
-    """The part of the samples' strength that lies in their ``blocks`` strongest blocks.
-
-    Args:
-      strengths: (n, f) of neurons for samples, in their order.
-      block_size: neurons per block.
-      blocks: how many are taken for each sample.
-
-    Example:
-      >>> strength_kept(np.asarray([[3.0, 1.0, 0.0, 0.0], [0.0, 2.0, 1.0, 1.0]]), 2, 1)
-      0.75
-    """
-    strengths = np.asarray(strengths, np.float64)
-    padded = np.pad(strengths, ((0, 0), (0, -strengths.shape[1] % block_size)))
-    sums = np.sort(padded.reshape(len(padded), -1, block_size).sum(axis=-1), axis=-1)
-    return float(sums[:, -blocks:].sum() / sums.sum())
-
-
 def check_order(order: Any, neurons: int, *, unit: int = 1) -> np.ndarray:
     """An order of all neurons, as integers.
 

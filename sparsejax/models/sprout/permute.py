@@ -70,24 +70,6 @@ def coactivation_order(strengths: np.ndarray | jax.Array, block_size: int) -> np
     return np.argsort(block_of, kind="stable")
 
 
-def strength_kept(strengths: np.ndarray | jax.Array, block_size: int, blocks: int) -> float:
-    """The part of the tokens' strength that lies in their ``blocks`` strongest blocks.
-
-    Args:
-      strengths: (n, f) of neurons for tokens, in their order.
-      block_size: neurons per block.
-      blocks: how many are taken for each token.
-
-    Example:
-      >>> strength_kept(np.asarray([[3.0, 1.0, 0.0, 0.0], [0.0, 2.0, 1.0, 1.0]]), 2, 1)
-      0.75
-    """
-    strengths = np.asarray(strengths, np.float64)
-    padded = np.pad(strengths, ((0, 0), (0, -strengths.shape[1] % block_size)))
-    sums = np.sort(padded.reshape(len(padded), -1, block_size).sum(axis=-1), axis=-1)
-    return float(sums[:, -blocks:].sum() / sums.sum())
-
-
 def permute_neurons(params: Params, orders: Sequence[Any] | np.ndarray | jax.Array) -> Params:
     """The parameters with neurons in another order: the same function, exactly, of the same top_k.
 

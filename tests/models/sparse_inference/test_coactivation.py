@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.sparse_inference.coactivation import check_order, coactivation_order, strength_kept
+from sparsejax.models.sparse_inference.coactivation import check_order, coactivation_order
 from sparsejax.models.sparse_inference.ffn_permute import permute_blocks, permute_ffn, permute_predictor
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
 from sparsejax.models.sparse_inference.predictor_exact import Dense
 from sparsejax.ops.sparse_ffn import FFNWeights, dense_ffn
+from sparsejax.ops.sparse_ffn.block_strength import strength_kept
 
 
 def _planted(groups, size, samples=200):

@@ -12,8 +12,8 @@ from sparsejax.models.sprout.permute import (
     coactivation_order,
     layer_strengths,
     permute_neurons,
-    strength_kept,
 )
+from sparsejax.ops.sparse_ffn.block_strength import strength_kept
 
 D, F, BLOCK = 8, 24, 4
 INPUTS = jax.random.normal(jax.random.key(1), (6, D))
