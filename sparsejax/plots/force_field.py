@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from sparsejax.models.force_field.error_patterns import ErrorGroup
 from sparsejax.models.force_field.force_metrics import force_metrics
 from sparsejax.models.force_field.structure import SYMBOLS
+from sparsejax.plots.noisy_curve import noisy_curve
 from sparsejax.plots.style import (
     column,
     legend_beside,
@@ -284,7 +285,7 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Figu
     for axis, (entry, label) in zip(axes, shown.items(), strict=False):
         steps, values = column(metrics, entry)
         if len(steps):
-            _trained(axis, steps, values)
+            noisy_curve(axis, steps, values, unit="lines")
         steps, values = column(metrics, f"validation_{entry}")
         if len(steps):
             axis.plot(steps, values, color="tab:orange", marker="o", markersize=3, label="held out")
@@ -316,15 +317,6 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
     if not any(row.get("loss") is not None for row in metrics):
         raise RunError(f"{folder}: no step is logged yet")
     return write_figures(folder / "plots", {"learning_curve": learning_curve(metrics, folder.name)})
-
-
-def _trained(axis: Any, steps: np.ndarray, values: np.ndarray) -> None:
-    window = max(1, len(values) // 50)
-    faint = window > 1
-    axis.plot(steps, values, color="tab:blue", linewidth=0.8, alpha=0.35 if faint else 1, label="training")
-    if faint:
-        mean = np.convolve(values, np.ones(window) / window, mode="valid")
-        axis.plot(steps[window - 1 :], mean, color="tab:blue", linewidth=1.8, label="training, running mean")
 
 
 def _elements(species: ArrayLike | None, count: int) -> list[tuple[str, np.ndarray]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparsejax.plots.noisy_curve import noisy_curve
 from sparsejax.plots.style import column, side_by_side, titled, with_grid, write_figures
 from sparsejax.training.errors import RunError
 from sparsejax.training.metric_log import METRICS_FILE, read_metrics
@@ -46,14 +47,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Fig
     figure = Figure(figsize=(8, 2.5 * len(shown) + 0.7), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
     for axis, (entry, label) in zip(axes, shown.items(), strict=True):
-        steps, values = column(metrics, entry)
-        window = max(1, len(values) // 50)
-        faint = {"linewidth": 0.8, "alpha": 0.35} if window > 1 else {"linewidth": 1.5}
-        axis.plot(steps, values, color="tab:blue", label="training", **faint)
-        if window > 1:
-            mean = np.convolve(values, np.ones(window) / window, mode="valid")
-            told = f"training, mean of {window} steps"
-            axis.plot(steps[window - 1 :], mean, color="tab:blue", linewidth=1.8, label=told)
+        noisy_curve(axis, *column(metrics, entry))
         validated, scores = column(metrics, f"validation_{entry}")
         if len(validated):
             axis.plot(validated, scores, "o-", color="tab:orange", markersize=4, label="validation")

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sparsejax.checkpoint.source_file import is_native
+from sparsejax.plots.noisy_curve import noisy_curve
 from sparsejax.plots.style import column, titled, with_grid, write_figures
 from sparsejax.training.errors import RunError
 from sparsejax.training.metric_log import METRICS_FILE, read_metrics
@@ -45,7 +44,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Fig
     figure = Figure(figsize=(8, 2.5 * len(shown) + 0.7), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
     for axis, (entry, label) in zip(axes, shown.items(), strict=True):
-        _curve(axis, steps_told, entry)
+        noisy_curve(axis, *column(steps_told, entry), smooth=entry != "top_k")
         validated, scores = column(metrics, f"validation_{entry}")
         if len(validated):
             axis.plot(validated, scores, "o-", color="tab:orange", markersize=4, label="validation")
@@ -59,19 +58,6 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Fig
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(titled("Training", name), fontsize="medium")
     return figure
-
-
-def _curve(axis: Any, steps_told: Sequence[Mapping[str, Any]], entry: str) -> None:
-    """A line of all training steps; of what is noisy a faint one, and its running mean."""
-    steps, values = column(steps_told, entry)
-    window = 1 if entry == "top_k" else max(1, len(values) // 50)
-    if window == 1:
-        axis.plot(steps, values, color="tab:blue", linewidth=1.5, label="training")
-        return
-    axis.plot(steps, values, color="tab:blue", linewidth=0.8, alpha=0.35, label="training")
-    mean = np.convolve(values, np.ones(window) / window, mode="valid")
-    told = f"training, mean of {window} steps"
-    axis.plot(steps[window - 1 :], mean, color="tab:blue", linewidth=1.8, label=told)
 
 
 def draw_folder(folder: Path) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from sparsejax.checkpoint.source_file import is_native
+from sparsejax.plots.noisy_curve import noisy_curve
 from sparsejax.plots.style import (
     column,
     legend_beside,
@@ -203,21 +204,8 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Figure:
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    steps, losses = column(metrics, "loss")
     figure, axis = single()
-    window = max(1, len(losses) // 50)
-    axis.plot(
-        steps, losses, color="tab:blue", alpha=0.35 if window > 1 else 1, linewidth=0.8, label="training"
-    )
-    if window > 1:
-        mean = np.convolve(losses, np.ones(window) / window, mode="valid")
-        axis.plot(
-            steps[window - 1 :],
-            mean,
-            color="tab:blue",
-            linewidth=1.8,
-            label=f"training, mean of {window} steps",
-        )
+    noisy_curve(axis, *column(metrics, "loss"))
     validated, scores = column(metrics, "validation_loss")
     if len(validated):
         axis.plot(validated, scores, color="tab:orange", marker="o", markersize=4, label="validation")
