@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from sparsejax.training.recipes import force_field as recipe
 from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_scores import ForceFieldScore, scorer
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
-from sparsejax.training.recipes.manifest import record
+from sparsejax.training.recipes.manifest import described, record
 from sparsejax.typing import Params
 
 FILE = "ultra_tiny_gfn2.pt"
@@ -150,23 +149,19 @@ def _told(score: ForceFieldScore, force_rms: float) -> Mapping[str, float]:
 
 
 def _entry(folder: Path, ck: Checkpoint, atoms: Any) -> dict[str, Any]:
-    expected = f"{Path(FILE).stem}.expected.npz"
     (moved,) = rattled([atoms], 1, spread=(0.05, 0.05), scale=(1.0, 1.0), seed=2)
     inputs = {"z": moved.numbers, "pos": moved.positions}
     found = evaluate(ck, inputs)
-    np.savez(folder / expected, **inputs, energy=found["energy"], forces=found["forces"])
-    return {
-        "file": FILE,
-        "kind": ck.kind,
-        "variant": ck.variant,
-        "sha256": hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
-        "command": _COMMAND,
-        "expected": expected,
-        "parameters": ck.config.num_parameters,
-        "note": "for molecules like those it was taught; its teacher is a semi-empirical method; held-out "
+    return described(
+        folder / FILE,
+        ck,
+        {**inputs, "energy": found["energy"], "forces": found["forces"]},
+        command=_COMMAND,
+        parameters=ck.config.num_parameters,
+        note="for molecules like those it was taught; its teacher is a semi-empirical method; held-out "
         "structures are other copies of the same molecules, and copies with a force above 30 eV/A are in "
         "neither set; one seed",
-    }
+    )
 
 
 if __name__ == "__main__":

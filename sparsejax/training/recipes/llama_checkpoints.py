@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from sparsejax.training.recipes.llama_generate import load_llama
 from sparsejax.training.recipes.llama_predictors import read_predictors, write_predictors
 from sparsejax.training.recipes.llama_quality import curves
 from sparsejax.training.recipes.llama_settings import LlamaSettings
-from sparsejax.training.recipes.manifest import record
+from sparsejax.training.recipes.manifest import described, record
 from sparsejax.training.recipes.ten_checkpoints import documentation
 
 PREDICTORS, HELD_OUT = ".predictors", ".held_out.npz"
@@ -143,36 +142,33 @@ def _made(folder: Path, shipped: Shipped, text: Path, runs: Path, options: dict[
 
 
 def _entry(path: Path, ck: Checkpoint, run: Prepared, unseen: list[np.ndarray]) -> dict[str, object]:
-    expected, settings = path.with_suffix(".expected.npz"), run.settings
+    settings = run.settings
     predictors = read_predictors(path.with_suffix(PREDICTORS), ck).each
     ids = np.asarray(unseen[0], np.int32)[None, :32]
-    np.savez(expected, ids=ids, logits=np.asarray(ck.apply(jnp.asarray(ids)).logits))
     of_ways = curves(with_plain_ffn(ck), unseen, predictors)
     kind = "ReGLU" if settings.activation == "relu" else "SwiGLU"
     also = f", effective share of the neurons weighed {settings.sparsity_weight}"
-    return {
-        "file": path.name,
-        "kind": ck.kind,
-        "variant": ck.variant,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "made": f"{kind}, {settings.steps} steps of {settings.batch_size} x {settings.seq_len} tokens of the "
+    return described(
+        path,
+        ck,
+        {"ids": ids, "logits": np.asarray(ck.apply(jnp.asarray(ids)).logits)},
+        command=_COMMAND,
+        made=f"{kind}, {settings.steps} steps of {settings.batch_size} x {settings.seq_len} tokens of the "
         f"documentation strings of Python {sys.version_info.major}.{sys.version_info.minor}, seed "
         f"{settings.seed}{also if settings.sparsity_weight else ''}; {settings.format}; predictors of rank "
         f"{_RANK}, fitted to every {_CALIBRATED_EVERY}th window of the training text",
-        "command": _COMMAND,
-        "expected": expected.name,
-        "predictors": path.with_suffix(PREDICTORS).name,
-        "held_out": path.with_suffix(HELD_OUT).name,
-        "held_out_perplexity": {
+        predictors=path.with_suffix(PREDICTORS).name,
+        held_out=path.with_suffix(HELD_OUT).name,
+        held_out_perplexity={
             way: {f"{share:g}": round(value, 4) for share, value in curve.items()}
             for way, curve in of_ways.items()
         },
-        "sample": greedy_text(ck),
-        "sample_of_a_quarter": greedy_text(ck, predictors=list(predictors), active_fraction=SHARE),
-        "note": "perplexities are per token of a vocabulary of "
+        sample=greedy_text(ck),
+        sample_of_a_quarter=greedy_text(ck, predictors=list(predictors), active_fraction=SHARE),
+        note="perplexities are per token of a vocabulary of "
         f"{ck.config.vocab_size}; another Python release has other documentation strings, and gives another "
         "model" + ("; llama.cpp would compute it as SwiGLU" if kind == "ReGLU" else ""),
-    }
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.sprout.config import Path as SparsePath
 from sparsejax.models.sprout.mlm import MaskingRule, mask_tokens, mlm_loss
 from sparsejax.models.sprout.quality import ffn_quality
-from sparsejax.training.recipes.manifest import record
+from sparsejax.training.recipes.manifest import described, record
 from sparsejax.training.recipes.sprout_sandwich import SHARES, Sandwich, trained
 from sparsejax.training.recipes.ten_checkpoints import documentation
 from sparsejax.training.text.special import special_ids
@@ -161,28 +160,23 @@ def _made(settings: Sandwich) -> str:
 
 
 def _entry(folder: Path, ck: Checkpoint, made: str) -> dict[str, object]:
-    expected = f"{Path(FILE).stem}.expected.npz"
     with np.load(folder / HELD_OUT) as text:
         read, labels = np.asarray(text["read"], np.int32), np.asarray(text["labels"], np.int32)
     ids = read[:1]
-    np.savez(folder / expected, ids=ids, logits=np.asarray(ck.apply(jnp.asarray(ids)).logits))
-    return {
-        "file": FILE,
-        "kind": ck.kind,
-        "variant": ck.variant,
-        "sha256": hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
-        "made": made,
-        "command": _COMMAND,
-        "expected": expected,
-        "vocabulary": VOCABULARY,
-        "held_out": HELD_OUT,
-        "held_out_masked_loss": {
-            name: round(loss, 4) for name, loss in masked_losses(ck, read, labels).items()
-        },
-        "cosine_router_oracle_random": router_cosines(ck, read[:64]),
-        "note": "another Python release has other documentation strings, and gives another model; so does "
+    losses = masked_losses(ck, read, labels)
+    return described(
+        folder / FILE,
+        ck,
+        {"ids": ids, "logits": np.asarray(ck.apply(jnp.asarray(ids)).logits)},
+        command=_COMMAND,
+        made=made,
+        vocabulary=VOCABULARY,
+        held_out=HELD_OUT,
+        held_out_masked_loss={name: round(loss, 4) for name, loss in losses.items()},
+        cosine_router_oracle_random=router_cosines(ck, read[:64]),
+        note="another Python release has other documentation strings, and gives another model; so does "
         "a folder without the vocabulary, which is then trained from the text",
-    }
+    )
 
 
 def _tell(step: int, loss: float) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import sys
 import sysconfig
 import tempfile
@@ -21,7 +20,7 @@ from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.save import export_pt
 from sparsejax.models.ten import generate
 from sparsejax.models.ten.fold import fold_normalization
-from sparsejax.training.recipes.manifest import record
+from sparsejax.training.recipes.manifest import described, record
 from sparsejax.training.recipes.ten import BEST, prepare, train
 from sparsejax.training.recipes.ten_settings import TenSettings
 
@@ -89,21 +88,17 @@ def make_checkpoint(
 
 
 def _entry(folder: Path, ck: Checkpoint, made: str, perplexity: float) -> dict[str, object]:
-    expected = f"{Path(FILE).stem}.expected.npz"
     ids = np.frombuffer(b"Return a new list of the items in the file. ", np.uint8)[None].astype(np.int32)
-    np.savez(folder / expected, ids=ids, logits=np.asarray(ck.apply(jnp.asarray(ids)).logits))
-    return {
-        "file": FILE,
-        "kind": ck.kind,
-        "variant": ck.variant,
-        "sha256": hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
-        "made": made,
-        "command": _COMMAND,
-        "expected": expected,
-        "validation_perplexity_per_byte": round(perplexity, 4),
-        "sample": greedy_text(ck),
-        "note": "another Python release has other documentation strings, and gives another model",
-    }
+    return described(
+        folder / FILE,
+        ck,
+        {"ids": ids, "logits": np.asarray(ck.apply(jnp.asarray(ids)).logits)},
+        command=_COMMAND,
+        made=made,
+        validation_perplexity_per_byte=round(perplexity, 4),
+        sample=greedy_text(ck),
+        note="another Python release has other documentation strings, and gives another model",
+    )
 
 
 def greedy_text(ck: Checkpoint, prompt: str = PROMPT, count: int = 80) -> str:

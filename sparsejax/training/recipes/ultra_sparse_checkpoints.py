@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from sparsejax.models.ultra_sparse import (
     selection_stats,
 )
 from sparsejax.models.ultra_sparse.evolve import anneal, evaluate, objective
-from sparsejax.training.recipes.manifest import record
+from sparsejax.training.recipes.manifest import described, record
 from sparsejax.typing import Params
 
 GRID_POINTS = 100
@@ -156,19 +155,15 @@ def _write(folder: Path, name: str, ck: Checkpoint, made: str) -> dict[str, Any]
     export_pt(ck, folder / name)
     x, targets = sine_grid()
     outputs = np.asarray(fuse(ck)(x))
-    expected = f"{Path(name).stem}.expected.npz"
-    np.savez(folder / expected, x=np.asarray(x), outputs=outputs)
-    return {
-        "file": name,
-        "kind": ck.kind,
-        "variant": ck.variant,
-        "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
-        "made": made,
-        "command": "python -m sparsejax.training.recipes.ultra_sparse_checkpoints checkpoints",
-        "expected": expected,
-        "mse": float(np.mean((outputs - np.asarray(targets)[:, 0]) ** 2)),
-        "note": "trained and scored on the same 100 points; feature column 4 is the target itself",
-    }
+    return described(
+        folder / name,
+        ck,
+        {"x": np.asarray(x), "outputs": outputs},
+        command="python -m sparsejax.training.recipes.ultra_sparse_checkpoints checkpoints",
+        made=made,
+        mse=float(np.mean((outputs - np.asarray(targets)[:, 0]) ** 2)),
+        note="trained and scored on the same 100 points; feature column 4 is the target itself",
+    )
 
 
 if __name__ == "__main__":
