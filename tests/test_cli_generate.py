@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import sparsejax as sj
-from sparsejax import cli, console
+from sparsejax import console
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.models.ten.config import TemporalEigenstateConfig
 from sparsejax.models.ten.generate import generate
@@ -20,17 +20,9 @@ from sparsejax.models.ten.model import TemporalEigenstateNetwork
 from sparsejax.plots import ten as plots
 from sparsejax.training.recipes.ten_generate import tokenizer_for
 from sparsejax.training.text.tokenizer import ByteTokenizer
+from tests.command_line import run
 
 SIZES = {"dim": 16, "n_layers": 1, "num_eigenstates": 4, "n_heads": 2}
-
-
-def run(arguments) -> int:
-    """Exit code of one command."""
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
 
 
 def _generate(path, prompt, *arguments) -> int:

@@ -10,20 +10,11 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
-from sparsejax import cli
 from sparsejax.training.recipes import ultra_sparse as recipe
+from tests.command_line import run
 
 SMALL = ["--seeds", "3", "--steps", "600", "--hidden-size", "3", "--problem-option", "samples=60"]
 PLAIN = [*SMALL, "--no-baselines", "--no-plots"]
-
-
-def run(arguments) -> int:
-    """Exit code of one command."""
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
 
 
 def _train(out, *arguments) -> int:

@@ -6,26 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sparsejax import cli
 from sparsejax.training.recipes import force_field as recipe
+from tests.command_line import refused, run
 
 pytest.importorskip("ase")
 pytest.importorskip("h5py")
-
-
-def _run(*arguments) -> int:
-    try:
-        cli.main([*map(str, arguments)])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
-
-
-def _refused(capsys, *arguments) -> str:
-    assert _run(*arguments) == 1
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 def _parsed(monkeypatch, *arguments):
@@ -37,7 +22,7 @@ def _parsed(monkeypatch, *arguments):
         raise ValueError("stop")
 
     monkeypatch.setattr(recipe, "prepare", stop)
-    assert _run("train", "force-field", *arguments) == 1
+    assert run(["train", "force-field", *arguments]) == 1
     return found[0]
 
 
@@ -75,7 +60,7 @@ def test_published_flags_and_defaults_are_kept(monkeypatch, capsys):
         sizes = (given.hidden_dim, given.num_interactions, given.num_rbf, given.batch_size, given.epochs)
         assert (*sizes, given.lr, given.cutoff, given.resume) == (32, 2, 10, 8, 3, 5e-4, 4.0, True)
     capsys.readouterr()
-    assert _run("train", "force-field", "--data", "x") == 2
+    assert run(["train", "force-field", "--data", "x"]) == 2
     assert "--checkpoint-dir" in capsys.readouterr().err
 
 
@@ -91,17 +76,17 @@ def test_structures_are_labelled_from_file_to_file(tmp_path, capsys):
     write(tmp_path / "some.extxyz", molecules)
     out = tmp_path / "some.h5"
     command = ("label", "--structures", tmp_path / "some.extxyz", "--out", out, "--teacher")
-    assert "no teacher is called 'gfn3'" in _refused(capsys, *command, "gfn3")
-    assert "no module named 'nothing'" in _refused(capsys, *command, "nothing:EMT").lower()
+    assert "no teacher is called 'gfn3'" in refused(capsys, *command, "gfn3")
+    assert "no module named 'nothing'" in refused(capsys, *command, "nothing:EMT").lower()
     given = (*command, "ase.calculators.emt:EMT", "--rattle", 3, "--processes", 1, "--seed", 5)
     for _ in range(2):  # the second time it is there
-        assert _run(*given) == 0
+        assert run(given) == 0
         told = capsys.readouterr().out
         assert f"{out}: 3 labelled structures, 3 left out" in told
         assert "left out: structure 3: NotImplementedError: No EMT-potential for Xe" in told
     with ForceFieldDataset(out) as dataset:
         first = dataset[0]
     assert first.energy == label_one(first.structure, EMT()).energy
-    assert "exists and holds other labels" in _refused(capsys, *given[:-1], 6)
+    assert "exists and holds other labels" in refused(capsys, *given[:-1], 6)
     missing = ("label", "--structures", tmp_path / "none.xyz", "--out", out, "--teacher", "gfn2")
-    assert "none.xyz: does not exist" in _refused(capsys, *missing)
+    assert "none.xyz: does not exist" in refused(capsys, *missing)

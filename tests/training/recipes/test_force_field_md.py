@@ -6,19 +6,10 @@ import csv
 
 import pytest
 
-from sparsejax import cli
+from tests.command_line import run
 from tests.models.force_field import files
 
 pytest.importorskip("ase")
-
-
-def run(arguments) -> int:
-    """Exit code of one command."""
-    try:
-        cli.main(["md", *(str(argument) for argument in arguments)])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
 
 
 @pytest.fixture(scope="module")

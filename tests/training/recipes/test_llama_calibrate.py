@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
-from sparsejax import cli
 from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_perplexity import perplexity
@@ -22,6 +21,7 @@ from sparsejax.training.recipes.llama_file import write_llama
 from sparsejax.training.recipes.llama_predictors import read_predictors, write_predictors
 from sparsejax.training.recipes.llama_quality import curves, oracles, perplexities
 from sparsejax.training.recipes.llama_vocabulary import vocabulary
+from tests.command_line import refused, run
 
 CONFIG = LlamaConfig(
     vocab_size=260,
@@ -34,23 +34,6 @@ CONFIG = LlamaConfig(
     tied_output=True,
 )
 TEXT = "".join(f"{number} times 7 is {7 * number}. " for number in range(120))
-
-
-def run(arguments) -> int:
-    """Exit code of one command."""
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
-
-
-def refused(capsys, *arguments) -> str:
-    assert run(arguments) == 1
-    captured = capsys.readouterr()
-    lines = captured.err.strip().splitlines()
-    assert len(lines) == 1 and captured.out == ""
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,30 +10,15 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
-from sparsejax import cli
 from sparsejax.models.sprout import SproutConfig, SproutLM
 from sparsejax.training.recipes import sprout as recipe
 from sparsejax.training.recipes.sprout_fill_mask import fill_mask
 from sparsejax.training.text.wordpiece import wordpiece_from_vocabulary
+from tests.command_line import refused, run
 
 pytest.importorskip("tokenizers")
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "##ish", "."]
-
-
-def _run(*arguments) -> int:
-    try:
-        cli.main([*map(str, arguments)])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
-
-
-def _refused(capsys, *arguments) -> str:
-    assert _run(*arguments) == 1
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 def _parsed(monkeypatch, *arguments):
@@ -45,7 +30,7 @@ def _parsed(monkeypatch, *arguments):
         raise ValueError("stop")
 
     monkeypatch.setattr(recipe, "prepare", stop)
-    assert _run("train", "sprout", "--data", "text.txt", "--out", "run", *arguments) == 1
+    assert run(["train", "sprout", "--data", "text.txt", "--out", "run", *arguments]) == 1
     return found[0]
 
 
@@ -89,17 +74,17 @@ def test_small_or_missing_texts_are_told_before_anything_is_written(tmp_path, ca
     pytest.importorskip("grain")
     text, out = tmp_path / "text.txt", tmp_path / "run"
     given = ("train", "sprout", "--out", out, "--no-plots", "--data")
-    assert "there is no such file or folder" in _refused(capsys, *given, tmp_path / "none.txt")
+    assert "there is no such file or folder" in refused(capsys, *given, tmp_path / "none.txt")
     text.write_text(" \n\n")
-    assert "holds no text" in _refused(capsys, *given, text)
+    assert "holds no text" in refused(capsys, *given, text)
     text.write_text("one line")
-    assert "one line is too short" in _refused(capsys, *given, text)
+    assert "one line is too short" in refused(capsys, *given, text)
     text.write_text("some words\n" * 100)
-    told = _refused(capsys, *given, text)
+    told = refused(capsys, *given, text)
     assert "--warmup-steps 1000 is longer than the training of 9 steps (95 rows, 3 steps per epoch)" in told
-    told = _refused(capsys, *given, text, "--warmup-steps", 5)
+    told = refused(capsys, *given, text, "--warmup-steps", 5)
     assert "--sparsity-warmup-steps 10000 is longer than the training of 9 steps" in told
-    assert "is a file; give a folder" in _refused(
+    assert "is a file; give a folder" in refused(
         capsys, *given, text, "--out", text, "--steps", 20000, "--max_samples", 50
     )
     assert not out.exists()
@@ -109,7 +94,7 @@ def test_small_or_missing_texts_are_told_before_anything_is_written(tmp_path, ca
 def test_missing_extra_is_named(module, tmp_path, capsys, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
-    assert "sparsejax[text]" in _refused(
+    assert "sparsejax[text]" in refused(
         capsys, "train", "sprout", "--data", tmp_path, "--out", tmp_path / "run"
     )
 
@@ -128,7 +113,7 @@ def saved(tmp_path_factory) -> Path:
 
 
 def test_masks_are_filled(saved, capsys):
-    assert _run("fill-mask", saved, "blue [MASK] is [MASK] .", "--k", 3, "--top_k", 4) == 0
+    assert run(["fill-mask", saved, "blue [MASK] is [MASK] .", "--k", 3, "--top_k", 4]) == 0
     rows = [line.strip().split(maxsplit=3) for line in capsys.readouterr().out.strip().splitlines()]
     assert [row[:2] for row in rows[1:]] == [
         [mask, word] for mask in "12" for word in ("red", "blue", "##ish")
@@ -142,17 +127,17 @@ def test_masks_are_filled(saved, capsys):
 
 
 def test_what_cannot_be_filled_is_told(saved, tmp_path, capsys):
-    assert "there is no [MASK] in the text" in _refused(capsys, "fill-mask", saved, "red")
-    assert "k must be between 1 and" in _refused(capsys, "fill-mask", saved, "[MASK]", "--k", 0)
-    assert "max_len=8" in _refused(capsys, "fill-mask", saved, "[MASK]" + " red" * 9)
-    assert "top_k must be at least 0" in _refused(capsys, "fill-mask", saved, "[MASK]", "--top_k", -1)
-    assert _run("fill-mask", saved) == 2
+    assert "there is no [MASK] in the text" in refused(capsys, "fill-mask", saved, "red")
+    assert "k must be between 1 and" in refused(capsys, "fill-mask", saved, "[MASK]", "--k", 0)
+    assert "max_len=8" in refused(capsys, "fill-mask", saved, "[MASK]" + " red" * 9)
+    assert "top_k must be at least 0" in refused(capsys, "fill-mask", saved, "[MASK]", "--top_k", -1)
+    assert run(["fill-mask", saved]) == 2
     capsys.readouterr()
     ck = sj.load(saved)
     bare = tmp_path / "bare"
     sj.save(sj.Checkpoint("sprout", "v1", ck.config, ck.params), bare)
-    assert "the checkpoint names no tokenizer" in _refused(capsys, "fill-mask", bare, "[MASK]")
+    assert "the checkpoint names no tokenizer" in refused(capsys, "fill-mask", bare, "[MASK]")
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join([*WORDS, "green"]))
-    told = _refused(capsys, "fill-mask", bare, "[MASK]", "--tokenizer", vocabulary)
+    told = refused(capsys, "fill-mask", bare, "[MASK]", "--tokenizer", vocabulary)
     assert "the tokenizer has 10 tokens, the network 9" in told

@@ -6,39 +6,26 @@ import importlib.util
 
 import pytest
 
-from sparsejax import cli
-
-
-def _run(*arguments) -> int:
-    try:
-        cli.main(["train", "ten", *map(str, arguments)])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
-
-
-def _refused(capsys, *arguments) -> str:
-    assert _run(*arguments) == 1
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
+from tests.command_line import refused, run
 
 
 def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, capsys):
     pytest.importorskip("grain")
     text, out = tmp_path / "text.txt", tmp_path / "run"
     given = ("--out", out, "--no-plots", "--data")
-    assert "there is no such file or folder" in _refused(capsys, *given, tmp_path / "none.txt")
+    assert "there is no such file or folder" in refused(capsys, "train", "ten", *given, tmp_path / "none.txt")
     text.write_text(" \n")
-    assert "holds no text" in _refused(capsys, *given, text)
+    assert "holds no text" in refused(capsys, "train", "ten", *given, text)
     text.write_text("short" * 30)
-    assert "give more text or a smaller --seq-len" in _refused(capsys, *given, text)
+    assert "give more text or a smaller --seq-len" in refused(capsys, "train", "ten", *given, text)
     (tmp_path / "broken.json").write_text("{")
-    told = _refused(capsys, *given, text, "--tokenizer", tmp_path / "broken.json")
+    told = refused(capsys, "train", "ten", *given, text, "--tokenizer", tmp_path / "broken.json")
     assert "broken.json: is no tokenizer.json" in told
     text.write_bytes(b"\xff" * 9000)  # no UTF-8, but bytes
-    assert "no preset is called 'huge'" in _refused(capsys, *given, text, "--preset", "huge")
-    assert "is a file; give a folder" in _refused(capsys, "--out", text, "--no-plots", "--data", text)
+    assert "no preset is called 'huge'" in refused(capsys, "train", "ten", *given, text, "--preset", "huge")
+    assert "is a file; give a folder" in refused(
+        capsys, "train", "ten", "--out", text, "--no-plots", "--data", text
+    )
     assert not out.exists()
 
 
@@ -48,9 +35,9 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, capsys):
 def test_missing_extra_is_named(module, told, tmp_path, capsys, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
-    assert told in _refused(capsys, "--data", tmp_path, "--out", tmp_path / "run")
+    assert told in refused(capsys, "train", "ten", "--data", tmp_path, "--out", tmp_path / "run")
 
 
 def test_wrong_usage_exits_with_2(capsys):
-    assert _run("--data", "x") == 2
+    assert run(["train", "ten", "--data", "x"]) == 2
     assert "--out" in capsys.readouterr().err
