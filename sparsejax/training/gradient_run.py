@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from sparsejax.training.errors import RunError
 from sparsejax.training.gradient_step import GradientState
@@ -19,6 +20,7 @@ from sparsejax.training.loop import run_rounds
 from sparsejax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
 from sparsejax.training.progress import Style, Update, shown_progress
 from sparsejax.training.run_folder import STATE_FOLDER, mark_finished, opened_run
+from sparsejax.training.sharding import Rule, shardings
 from sparsejax.training.state import Saved, restore_state, save_state
 from sparsejax.typing import Params
 
@@ -87,7 +89,7 @@ class Plan:
       save_every: steps between two saves of what a resumption needs.
       steps_per_call: a divisor of both.
       style: how progress is shown.
-      begin: gives the last saved state, or the one before the first step; see `restored`.
+      begin: gives the last saved state, or the one before the first step; see `begun`.
       advance: ``Saved`` -> (state, count) -> (state, records), as `run_rounds` takes it.
       of_step: what to log of a step beside its record, by its number from 0.
       evaluate: score of the held-out data.
@@ -156,18 +158,32 @@ def carry_out(plan: Plan) -> Trained:
     return Trained(best, final, seconds)
 
 
-def restored(folder: Path, state: GradientState, steps: int) -> Saved:
-    """What a run's folder holds of a state, or the state itself as that before the first step.
+def begun(
+    folder: Path,
+    first: Callable[[jax.Array], GradientState],
+    *,
+    seed: int,
+    rules: Sequence[Rule],
+    mesh: Mesh,
+    steps: int,
+) -> Saved:
+    """The last saved state of a run, or the one before the first step, each part on its devices.
 
     Args:
       folder: of the run.
-      state: the first one, placed where each part is to be.
+      first: the state before the first step, from a key; pure.
+      seed: of that key.
+      rules: where parameters and their moments live.
+      mesh: devices.
       steps: of the run in all.
 
     Raises:
-      RunError: it was saved after more steps.
+      RunError: the state was saved after more steps.
       CheckpointError: it is damaged.
     """
+    key = jax.random.key(seed)
+    place = shardings(jax.eval_shape(first, key), rules, mesh)
+    state = jax.jit(first, out_shardings=place)(key)
     folder = folder / STATE_FOLDER
     if not folder.exists():
         return Saved(state, 0, 0.0)

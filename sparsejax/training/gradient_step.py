@@ -52,6 +52,25 @@ def start_state(key: jax.Array, params: Any, optimizer: optax.GradientTransforma
     return GradientState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
 
 
+def initial_state(
+    init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, key: jax.Array
+) -> GradientState:
+    """The state before the first step, of a run's seed alone; pure.
+
+    Args:
+      init: parameters to begin with, from a key.
+      optimizer: whose state is made.
+      key: of parameters and run, which is split.
+
+    Example:
+      >>> state = initial_state(lambda key: {"w": jax.random.normal(key)}, optax.sgd(0.1), jax.random.key(0))
+      >>> int(state.step)
+      0
+    """
+    of_params, of_run = jax.random.split(key)
+    return start_state(of_run, init(of_params), optimizer)
+
+
 def gradient_step(
     loss: LossFunction,
     optimizer: optax.GradientTransformation,

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 Style = Literal["auto", "plain", "quiet"]
 Update = Callable[[int, str], None]
@@ -14,6 +14,20 @@ Update = Callable[[int, str], None]
 
 LINE_SECONDS = 5.0
 """Least time between two plain lines; the last round has one in any case."""
+
+
+def style_of(settings: Any) -> Style:
+    """How a run shows its progress: by its settings ``quiet`` and ``plain``.
+
+    Args:
+      settings: with both.
+
+    Example:
+      >>> from types import SimpleNamespace
+      >>> style_of(SimpleNamespace(quiet=False, plain=True))
+      'plain'
+    """
+    return "quiet" if settings.quiet else "plain" if settings.plain else "auto"
 
 
 @contextmanager

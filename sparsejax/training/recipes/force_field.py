@@ -14,13 +14,13 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.save import export_pt, save
 from sparsejax.models.force_field.batches import BucketedBatches
 from sparsejax.training.early_stopping import exhausted
-from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, carry_out, placement, restored
+from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, begun, carry_out, placement
 from sparsejax.training.gradient_step import GradientState, compiled_steps
 from sparsejax.training.metric_log import METRICS_FILE
+from sparsejax.training.progress import style_of
 from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_prepared import Prepared, prepare
 from sparsejax.training.recipes.force_field_scores import ForceFieldScore, scorer
-from sparsejax.training.sharding import shardings
 from sparsejax.training.state import Saved
 from sparsejax.typing import Params
 
@@ -57,7 +57,7 @@ def train(run: Prepared) -> Trained:
         validate_every=settings.val_interval * epoch,
         save_every=settings.save_interval * epoch,
         steps_per_call=run.steps_per_call,
-        style=run.style,
+        style=style_of(settings),
         begin=partial(_saved, run, rates),
         advance=partial(_advance, run, rates),
         of_step=lambda step: {"learning_rate": rates.at(step)},
@@ -110,10 +110,8 @@ def _draw(run: Prepared) -> None:
 def _saved(run: Prepared, rates: parts.Rates) -> Saved:
     """The last saved state, or the one before the first step, each part on its devices."""
     chain = parts.optimizer(run.settings, run.config, rates.schedule)
-    begin = partial(parts.first_state, run.config, chain)
-    key = jax.random.key(run.settings.seed)
-    place = shardings(jax.eval_shape(begin, key), (), run.mesh)
-    return restored(run.folder, jax.jit(begin, out_shardings=place)(key), run.steps)
+    first = partial(parts.first_state, run.config, chain)
+    return begun(run.folder, first, seed=run.settings.seed, rules=(), mesh=run.mesh, steps=run.steps)
 
 
 def _write(run: Prepared, name: str, params: Params, found: Validated) -> None:

@@ -19,7 +19,7 @@ from sparsejax.models.force_field.prediction import predict_graph
 from sparsejax.training import schedules
 from sparsejax.training.cross_entropy import TokenLoss
 from sparsejax.training.ema import average_of, averaged
-from sparsejax.training.gradient_step import GradientState, LossFunction, Step, gradient_step, start_state
+from sparsejax.training.gradient_step import GradientState, LossFunction, Step, gradient_step, initial_state
 from sparsejax.training.optimizer import Group, adamw
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
 from sparsejax.typing import Params
@@ -236,9 +236,11 @@ def network_of(settings: ForceFieldSettings, state: GradientState) -> Params:
 
 def first_state(config: ForceFieldConfig, chain: optax.GradientTransformation, key: Array) -> GradientState:
     """The state before the first step; pure."""
-    of_params, of_run = jax.random.split(key)
-    params = StudentForceField(config).init(of_params, example_graph(config))["params"]
-    return start_state(of_run, params, chain)
+
+    def init(key: Array) -> Params:
+        return StudentForceField(config).init(key, example_graph(config))["params"]
+
+    return initial_state(init, chain, key)
 
 
 def _merged(leaf: Array) -> Array:

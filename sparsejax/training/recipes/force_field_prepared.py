@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,18 +16,28 @@ from sparsejax.models.force_field import ForceFieldConfig
 from sparsejax.models.force_field.batches import BucketedBatches
 from sparsejax.models.force_field.references import ReferenceEnergies, fit_reference_energies
 from sparsejax.models.force_field.structure import SYMBOLS
-from sparsejax.training.progress import Style
 from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_data import Samples, read_parts
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
+from sparsejax.training.run_checks import check_at_least, check_libraries, check_seed
 from sparsejax.training.run_folder import Standing, standing
 from sparsejax.training.sharding import batch_sharding, training_mesh
 
 _STEPS_PER_CALL = 20
 _NOT_RULING = {"data", "checkpoint_dir", "validation_data", "devices", "save_interval", "log_interval"}
 _NOT_RULING |= {"plots", "resume", "quiet", "plain"}
-_COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "save_interval", "log_interval", "devices")
-_AT_LEAST_0 = ("weight_decay", "grad_clip", "early_stopping_patience")
+_COUNTS = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "val_interval",
+    "save_interval",
+    "log_interval",
+    "devices",
+    "buckets",
+    "max_atoms",
+)
+_AMOUNTS = ("weight_decay", "grad_clip", "early_stopping_patience")
 
 
 @dataclass(frozen=True)
@@ -88,11 +97,6 @@ class Prepared:
         most = epochs * self.steps_per_epoch
         return max(count for count in range(1, _STEPS_PER_CALL + 1) if most % count == 0)
 
-    @property
-    def style(self) -> Style:
-        """How progress is shown."""
-        return "quiet" if self.settings.quiet else "plain" if self.settings.plain else "auto"
-
 
 def prepare(settings: ForceFieldSettings) -> Prepared:
     """Check everything that can be checked before training, and read the structures; writes nothing.
@@ -109,10 +113,7 @@ def prepare(settings: ForceFieldSettings) -> Prepared:
       ModuleNotFoundError: h5py or vesin, the extra ``force-field``, is missing.
     """
     _check_numbers(settings)
-    if importlib.util.find_spec("h5py") is None:
-        raise ModuleNotFoundError("training a force field needs h5py", name="h5py")
-    if settings.plots and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("--plots needs matplotlib: pip install 'sparsejax[plots]', or give --no-plots")
+    check_libraries("training a force field", "h5py", plots=settings.plots)
     mesh, loss = training_mesh(settings.devices), parts.loss_settings(settings)
     data = read_parts(
         settings.data, settings.validation_data, train_ratio=settings.train_ratio, seed=settings.seed
@@ -179,16 +180,8 @@ def _check_elements(samples: Samples, config: ForceFieldConfig) -> None:
 
 
 def _check_numbers(settings: ForceFieldSettings) -> None:
-    for name in _COUNTS:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}")
-    for name in ("buckets", "max_atoms"):
-        if (value := getattr(settings, name)) is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    for name in _AT_LEAST_0:
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {value}")
+    check_at_least(settings, 1, *_COUNTS)
+    check_at_least(settings, 0, *_AMOUNTS)
     if not (math.isfinite(settings.lr) and settings.lr > 0):
         raise ValueError(f"--lr must be above 0, not {settings.lr}")
     if settings.batch_size < settings.accumulate * settings.devices:
@@ -196,5 +189,4 @@ def _check_numbers(settings: ForceFieldSettings) -> None:
             f"--batch-size {settings.batch_size} is too small for {settings.accumulate} parts on "
             f"{settings.devices} devices"
         )
-    if not 0 <= settings.seed < 2**32:
-        raise ValueError(f"--seed must be between 0 and 2^32, not {settings.seed}")
+    check_seed(settings.seed)

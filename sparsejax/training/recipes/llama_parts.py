@@ -166,6 +166,19 @@ def training_step(settings: LlamaSettings, config: LlamaConfig, dtype: Any) -> S
     return step
 
 
+def validation_loss(config: LlamaConfig, dtype: Any) -> LossFunction:
+    """`next_token_loss` without the weight of sparsity, which is the language model's alone."""
+    loss = next_token_loss(config, dtype=dtype)
+
+    def plain(params: Params, batch: Mapping[str, jax.Array], key: jax.Array) -> TokenLoss:
+        found = loss(params, batch, key)
+        metrics = {**(found.metrics or {})}
+        del metrics[LANGUAGE_LOSS]  # the loss itself here
+        return found._replace(metrics=metrics)
+
+    return plain
+
+
 def schedule(settings: LlamaSettings) -> optax.Schedule:
     """The learning rate by step.
 

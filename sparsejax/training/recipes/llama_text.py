@@ -23,7 +23,7 @@ class FileTokenizer:
     Documents begin with the token that the file puts first, as prompts do.
 
     Args:
-      metadata: of the file.
+      metadata: of the file, kept as an attribute.
 
     Raises:
       CheckpointError: there is no tokenizer that is known.
@@ -36,6 +36,7 @@ class FileTokenizer:
     """
 
     def __init__(self, metadata: Mapping[str, Any]):
+        self.metadata = metadata
         self.inner: Tokenizer = read_tokenizer(metadata)
         self.vocab_size = self.inner.vocab_size
         self.end = self.inner.vocabulary.end

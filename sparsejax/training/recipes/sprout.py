@@ -12,13 +12,13 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.native import durable
 from sparsejax.checkpoint.save import save
 from sparsejax.training.cross_entropy import TokenLoss
-from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, carry_out, placement, restored
+from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, begun, carry_out, placement
 from sparsejax.training.gradient_step import GradientState
 from sparsejax.training.metric_log import METRICS_FILE
 from sparsejax.training.perplexity import Score, token_weighted_score
+from sparsejax.training.progress import style_of
 from sparsejax.training.recipes import sprout_parts
 from sparsejax.training.recipes.sprout_prepared import TOKENIZER_FILE, Prepared, prepare
-from sparsejax.training.sharding import shardings
 from sparsejax.training.state import Saved
 from sparsejax.training.text.batches import training_batches, whole_batches
 from sparsejax.typing import Params
@@ -65,7 +65,7 @@ def train(run: Prepared) -> Trained:
         validate_every=settings.eval_interval,
         save_every=settings.save_interval,
         steps_per_call=run.steps_per_call,
-        style=run.style,
+        style=style_of(settings),
         begin=partial(_saved, run),
         advance=partial(_advance, run),
         of_step=of_step,
@@ -112,13 +112,8 @@ def _saved(run: Prepared) -> Saved:
     if not (run.folder / TOKENIZER_FILE).exists():
         durable.replace_text(run.folder / TOKENIZER_FILE, run.tokenizer.name)
 
-    def begin(key: jax.Array) -> GradientState:
-        return sprout_parts.first_state(run.config, run.settings, run.steps, key)
-
-    key = jax.random.key(run.settings.seed)
-    place = shardings(jax.eval_shape(begin, key), (), run.mesh)
-    state = jax.jit(begin, out_shardings=place)(key)
-    return restored(run.folder, state, run.steps)
+    first = partial(sprout_parts.first_state, run.config, run.settings, run.steps)
+    return begun(run.folder, first, seed=run.settings.seed, rules=(), mesh=run.mesh, steps=run.steps)
 
 
 def _batches(run: Prepared, done: int) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from sparsejax.models.sprout.schedule import (
 )
 from sparsejax.training import schedules
 from sparsejax.training.cycled_adamw import cycled_adamw
-from sparsejax.training.gradient_step import GradientState, called_steps, gradient_step, start_state
+from sparsejax.training.gradient_step import GradientState, called_steps, gradient_step, initial_state
 from sparsejax.training.optimizer import NORMS_AND_BIASES, Group, adamw
 from sparsejax.training.recipes.sprout_losses import MLM_LOSS, Objective
 from sparsejax.training.recipes.sprout_settings import SproutSettings
@@ -141,8 +141,7 @@ def compiled_training_steps(
 
 def first_state(config: SproutConfig, settings: SproutSettings, steps: int, key: jax.Array) -> GradientState:
     """The state before the first step; pure."""
-    of_params, of_run = jax.random.split(key)
-    return start_state(of_run, initial_params(config, of_params), optimizer(settings, steps))
+    return initial_state(partial(initial_params, config), optimizer(settings, steps), key)
 
 
 def initial_params(config: SproutConfig, key: jax.Array) -> Params:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +11,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.sprout.mlm import MaskingRule
-from sparsejax.training.progress import Style
+from sparsejax.training.checksums import checksum
 from sparsejax.training.recipes import sprout_parts
 from sparsejax.training.recipes.sprout_losses import Objective
 from sparsejax.training.recipes.sprout_settings import SproutSettings
+from sparsejax.training.run_checks import check_at_least, check_libraries, check_seed
 from sparsejax.training.run_folder import RUN_FILE, Standing, standing
 from sparsejax.training.sharding import batch_sharding, training_mesh
 from sparsejax.training.text.lines import TokenRows, read_lines, split_lines
@@ -34,8 +32,17 @@ TOKENIZER_FILE = "tokenizer.json"
 _STEPS_PER_CALL = 10
 _NOT_RULING = {"data", "out", "pattern", "validation_data", "tokenizer", "steps", "num_epochs", "devices"}
 _NOT_RULING |= {"mixed_precision", "save_interval", "log_interval", "plots", "resume", "quiet", "plain"}
-_COUNTS = ("batch_size", "log_interval", "eval_interval", "save_interval", "num_epochs", "devices")
-_AT_LEAST_0 = (
+_COUNTS = (
+    "batch_size",
+    "log_interval",
+    "eval_interval",
+    "save_interval",
+    "num_epochs",
+    "devices",
+    "steps",
+    "max_samples",
+)
+_AMOUNTS = (
     "learning_rate",
     "router_lr_multiplier",
     "weight_decay",
@@ -92,11 +99,6 @@ class Prepared:
         return math.gcd(self.settings.eval_interval, self.settings.save_interval, _STEPS_PER_CALL)
 
     @property
-    def style(self) -> Style:
-        """How progress is shown."""
-        return "quiet" if self.settings.quiet else "plain" if self.settings.plain else "auto"
-
-    @property
     def num_parameters(self) -> int:
         """Of the network."""
         shapes = jax.eval_shape(partial(sprout_parts.initial_params, self.config), jax.random.key(0))
@@ -124,11 +126,7 @@ def prepare(settings: SproutSettings) -> Prepared:
       ModuleNotFoundError: grain or tokenizers, the extra ``text``, is missing.
     """
     _check_numbers(settings)
-    for name in ("grain", "tokenizers"):
-        if importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(f"training on text needs {name}", name=name)
-    if settings.plots and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("--plots needs matplotlib: pip install 'sparsejax[plots]', or give --no-plots")
+    check_libraries("training on text", "grain", "tokenizers", plots=settings.plots)
     mesh = training_mesh(settings.devices)
     placed = batch_sharding(mesh, settings.batch_size)
     training, held_out = _lines(settings)
@@ -143,8 +141,8 @@ def prepare(settings: SproutSettings) -> Prepared:
     dtype = jnp.bfloat16 if settings.mixed_precision and jax.default_backend() != "cpu" else None
     identity = {
         "family": "sprout",
-        "text checksum": _checksum(rows, others),
-        "tokenizer checksum": f"{zlib.crc32(tokenizer.name.encode()):08x}",
+        "text checksum": checksum(*rows.arrays, *others.arrays),
+        "tokenizer checksum": checksum(tokenizer.name),
         "network": config.to_json(),
         "steps": steps,
         "compute type": "float32" if dtype is None else "bfloat16",
@@ -204,17 +202,8 @@ def _steps(settings: SproutSettings, rows: TokenRows) -> int:
 
 
 def _check_numbers(settings: SproutSettings) -> None:
-    for name in _COUNTS:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}")
-    for name in ("steps", "max_samples"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    for name in _AT_LEAST_0:
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, not {value}")
+    check_at_least(settings, 1, *_COUNTS)
+    check_at_least(settings, 0, *_AMOUNTS)
     for name in ("initial_top_k", "final_top_k"):
         value = getattr(settings, name)
         if value is not None and not 0 <= value <= settings.d_ff:
@@ -222,15 +211,6 @@ def _check_numbers(settings: SproutSettings) -> None:
                 f"--{name.replace('_', '-')} must be between 0 and the {settings.d_ff} neurons of --d-ff, "
                 f"not {value}"
             )
-    if not 0 <= settings.seed < 2**32:
-        raise ValueError(f"--seed must be between 0 and 2^32, not {settings.seed}")
+    check_seed(settings.seed)
     if settings.recipe == "compat" and settings.selection == "block":
         raise ValueError("--recipe compat selects single neurons: leave --selection away")
-
-
-def _checksum(*parts: TokenRows) -> str:
-    checksum = 0
-    for part in parts:
-        for array in part.arrays:
-            checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
-    return f"{checksum:08x}"

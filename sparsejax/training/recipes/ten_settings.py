@@ -8,79 +8,32 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sparsejax.training.text_settings import TextSettings
+
 Options = Annotated[
     tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")
 ]
 
 
 @dataclass(frozen=True)
-class TenSettings:
+class TenSettings(TextSettings):
     """Train a Temporal Eigenstate Network to predict the next token of local text.
 
     Attributes:
-      data: text file, or folder of text files.
-      out: folder for metrics, the best and the final network and what --resume needs.
       preset: network by name: tiny and mini suit a CPU; the published ones are nano, micro, small, medium,
         large, xlarge, small_32k, medium_32k, large_32k.
       model_option: any field of the network's config, such as dim=256 or init=legacy; repeat it for several.
       tokenizer: tokenizer.json of the tokenizers library; bytes are read if there is none.
-      pattern: names of a folder's files.
-      separator: text between the documents of a file, such as <|endoftext|>; a file is one document if
-        there is none.
-      validation_data: held-out file or folder; a part of --data if there is none.
-      validation_fraction: of --data to hold out: whole documents, or the end of the text if they are few.
-      steps: optimiser steps.
-      batch_size: windows per step, over all devices and accumulated parts.
-      seq_len: tokens per window.
-      learning_rate: highest one.
       schedule: of the learning rate after the warm-up; torch_cosine is torch's CosineAnnealingLR, which has
         no warm-up.
-      warmup: steps in which the learning rate rises from 0; a tenth of the run, at most 2000, if not given.
-      weight_decay: per step, times the learning rate.
       decay: all decays every parameter as the published trainers did; weights spares eigenvalues, norms,
         biases and positions.
       eigenvalue_rate: factor of the learning rate for decays and frequencies of the eigenstates.
-      clip: longest gradient; 0 for any.
-      accumulate: parts that a batch is computed in, one after another, to save memory.
-      bf16: compute in bfloat16; parameters and states stay float32.
-      seed: of the first parameters, the order of windows and dropout.
-      devices: parts that a batch is spread over.
-      model_devices: parts that large matrices are cut into.
-      validate_every: steps between two validations.
-      save_every: steps between two saves of what --resume needs.
-      plots: draw PNGs at the end (needs matplotlib).
-      resume: continue the unfinished run in --out, or begin if there is none.
-      quiet: print nothing but errors.
-      plain: lines instead of a progress bar.
     """
 
-    data: Path
-    out: Path
     preset: str = "tiny"
     model_option: Options = ()
     tokenizer: Path | None = None
-    pattern: str = "*.txt"
-    separator: str = ""
-    validation_data: Path | None = None
-    validation_fraction: float = 0.05
-    steps: int = 1000
-    batch_size: int = 8
-    seq_len: int = 256
-    learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant", "torch_cosine"] = "cosine"
-    warmup: int | None = None
-    weight_decay: float = 0.1
     decay: Literal["weights", "all"] = "weights"
     eigenvalue_rate: float = 1.0
-    clip: float = 1.0
-    accumulate: int = 1
-    bf16: bool = False
-    seed: int = 0
-    devices: int = 1
-    model_devices: int = 1
-    validate_every: int = 200
-    save_every: int = 200
-    plots: bool = True
-    resume: bool = False
-    quiet: bool = False
-    plain: bool = False

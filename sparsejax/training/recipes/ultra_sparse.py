@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +34,12 @@ from sparsejax.models.ultra_sparse.problems import (
 from sparsejax.models.ultra_sparse.report import Report, evaluate_seeds
 from sparsejax.models.ultra_sparse.trainers import Chosen, build_search, trainer_options
 from sparsejax.training import loop
+from sparsejax.training.checksums import checksum
 from sparsejax.training.errors import RunError
 from sparsejax.training.logs import LOG_FILE, RoundLog
 from sparsejax.training.metrics import mean_interval
 from sparsejax.training.options import check_options, parse_options
-from sparsejax.training.progress import Style, shown_progress
+from sparsejax.training.progress import shown_progress, style_of
 from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
 from sparsejax.training.run_folder import (
     STATE_FOLDER,
@@ -108,11 +108,6 @@ class Prepared:
         return min(max(1, self.rounds // _CALLS), _MOST_ROUNDS_PER_CALL)
 
     @property
-    def style(self) -> Style:
-        """How progress is shown."""
-        return "quiet" if self.settings.quiet else "plain" if self.settings.plain else "auto"
-
-    @property
     def data(self) -> tuple[Objective, Objective, Any]:
         """What every round of every seed reads."""
         return self.goal, self.held_out, self.chosen.hyper
@@ -173,7 +168,7 @@ def prepare(settings: UltraSparseSettings) -> Prepared:
         "family": "ultra_sparse",
         "problem": problem.name,
         "problem options": dict(problem.options),
-        "data checksum": _checksum(problem),
+        "data checksum": checksum(*problem.train, *problem.validation, *problem.test),
         "trainer": settings.trainer,
         "trainer option": chosen.settings,
         "net": config.to_json(),
@@ -226,7 +221,9 @@ def _trained_states(run: Prepared) -> tuple[Any, float]:
     step = loop.compiled_rounds(_advance(run), at_most=run.rounds_per_call, mesh=run.mesh)
     names = record_names(run.problem)
     columns = [column for name in names for column in _columns(name)]
-    progress = shown_progress(run.settings.trainer, start=before.rounds, stop=run.rounds, style=run.style)
+    progress = shown_progress(
+        run.settings.trainer, start=before.rounds, stop=run.rounds, style=style_of(run.settings)
+    )
     with (
         RoundLog(run.folder / LOG_FILE, [*columns, "temperature"], before.rounds) as log,
         progress as update,
@@ -390,14 +387,6 @@ def _objective(problem: Problem, config: UltraSparseConfig, part: Split) -> Obje
         return objective(part.features, one_hot, loss="cross_entropy")
     low, high = _CLASS_TARGETS
     return objective(part.features, low + (high - low) * one_hot)
-
-
-def _checksum(problem: Problem) -> str:
-    checksum = 0
-    for part in (problem.train, problem.validation, problem.test):
-        for array in part:
-            checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
-    return f"{checksum:08x}"
 
 
 def _require(wanted: bool, module: str, library: str, option: str, extra: str) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -23,13 +20,13 @@ from sparsejax.models.force_field.losses import LossMasks
 from sparsejax.models.force_field.metrics import metric_sums, pooled_metrics
 from sparsejax.training.errors import RunError
 from sparsejax.training.gradient_step import start_state
-from sparsejax.training.metric_log import read_metrics
 from sparsejax.training.optimizer import decay_mask
 from sparsejax.training.recipes import force_field as recipe
 from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
 from sparsejax.training.run_folder import read_run
 from tests.models.force_field.samples import SIZES, samples
+from tests.training.recipes.runs import check_refused, check_same_run, metrics, train_by_command, train_killed
 
 pytest.importorskip("h5py")
 
@@ -52,6 +49,18 @@ TOY = {
 }
 
 
+DYING = """
+made = recipe._batches
+def deadly(run, batches, start, stop):
+    for number, batch in enumerate(made(run, batches, start, stop), start):
+        if batches is run.training and number == STEP:
+            os.kill(os.getpid(), 9)
+        yield batch
+
+recipe._batches = deadly
+"""
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     from sparsejax.models.force_field.dataset_sources import write_dataset
@@ -69,13 +78,6 @@ def _train(data, folder, **options):
     return recipe.train(recipe.prepare(settings(data, folder, **options)))
 
 
-def _metrics(folder):
-    return [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in read_metrics(folder / "metrics.jsonl")
-    ]
-
-
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
@@ -84,7 +86,7 @@ def whole(data, tmp_path_factory):
 
 def test_run_leaves_metrics_and_networks_that_load(whole):
     folder, trained = whole
-    rows = _metrics(folder)
+    rows = metrics(folder)
     validations = [row for row in rows if "validation_loss" in row]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, EPOCHS * PER_EPOCH + 1))
     assert [row["step"] for row in validations] == [PER_EPOCH * n for n in range(1, EPOCHS + 1)]
@@ -117,31 +119,9 @@ def test_the_written_network_tells_total_energies(data, whole):
 
 def test_killed_at_a_random_step_it_goes_on_with_the_same_bits(data, whole, tmp_path):
     folder, step = tmp_path / "run", random.randint(1, EPOCHS * PER_EPOCH - 1)
-    given = dataclasses.asdict(settings(str(data), str(folder)))
-    program = f"""
-import os
-from pathlib import Path
-from sparsejax.models.force_field.batches import BucketedBatches
-from sparsejax.training.recipes import force_field as recipe
-from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
-
-made = recipe._batches
-def deadly(run, batches, start, stop):
-    for number, batch in enumerate(made(run, batches, start, stop), start):
-        if batches is run.training and number == {step}:
-            os.kill(os.getpid(), 9)
-        yield batch
-
-recipe._batches = deadly
-given = {given!r}
-settings = ForceFieldSettings(**given | {{name: Path(given[name]) for name in ("data", "checkpoint_dir")}})
-recipe.train(recipe.prepare(settings))
-"""
-    killed = subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False)
-    assert killed.returncode == -9
-    assert not read_run(folder)["finished"]
+    train_killed("force_field", settings(data, folder), folder, DYING.replace("STEP", str(step)))
     trained = _train(data, folder, resume=True)
-    assert _metrics(folder) == _metrics(whole[0]), f"killed at step {step}"
+    assert metrics(folder) == metrics(whole[0]), f"killed at step {step}"
     assert trained == dataclasses.replace(whole[1], seconds=trained.seconds)
     for name in ("best.pt", "final.pt"):
         assert (folder / name).read_bytes() == (whole[0] / name).read_bytes()
@@ -177,7 +157,7 @@ def test_it_stops_early_and_a_kill_before_the_end_changes_nothing(data, tmp_path
         recipe.train(run)
     trained = recipe.train(recipe.prepare(dataclasses.replace(run.settings, resume=True)))
     assert (trained.best.step, trained.final.step) == (PER_EPOCH, 2 * PER_EPOCH)
-    assert len(_metrics(tmp_path / "run")) == 2 * PER_EPOCH + 2
+    assert len(metrics(tmp_path / "run")) == 2 * PER_EPOCH + 2
 
 
 def test_only_kernels_are_decayed_and_the_dead_stay(data, tmp_path):
@@ -257,11 +237,7 @@ BAD = {
 def test_bad_input_is_one_line_and_writes_nothing(case, data, tmp_path):
     options, told = BAD[case]
     given = dataclasses.replace(settings(data, tmp_path / "run"), **options)
-    with pytest.raises(ValueError) as error:
-        recipe.prepare(given)
-    assert told in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
+    check_refused(recipe, given, told, tmp_path / "run")
 
 
 def test_elements_that_are_never_trained_are_not_validated_on(data, tmp_path):
@@ -276,12 +252,7 @@ def test_elements_that_are_never_trained_are_not_validated_on(data, tmp_path):
 def test_two_devices_train_like_one(data, whole, tmp_path):
     """By the command line, with the published flags."""
     folder = tmp_path / "run"
-    names = {"data": "dataset", "checkpoint_dir": "checkpoint-dir"}
-    given = {"data": data, "checkpoint_dir": folder, **TOY}
-    command = [f"--{names.get(name, name)}={value}" for name, value in given.items() if name != "plots"]
-    program = [sys.executable, "-c", "from sparsejax.cli import main; main()", "train", "force-field"]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    subprocess.run([*program, *command, "--quiet", "--no-plots", "--devices=2"], env=environment, check=True)
-    for here, there in zip(_metrics(folder), _metrics(whole[0]), strict=True):
-        assert here == pytest.approx(there, abs=1e-4, rel=1e-3)
-    assert read_run(folder)["settings"] == read_run(whole[0])["settings"]
+    given = {"dataset": data, "checkpoint_dir": folder, **TOY, "devices": 2}
+    del given["plots"]
+    train_by_command("force-field", given, devices=2)
+    check_same_run(folder, whole[0], abs=1e-4, rel=1e-3)

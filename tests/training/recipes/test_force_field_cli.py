@@ -8,22 +8,14 @@ import pytest
 
 from sparsejax.training.recipes import force_field as recipe
 from tests.command_line import refused, run
+from tests.training.recipes.runs import parsed_settings
 
 pytest.importorskip("ase")
 pytest.importorskip("h5py")
 
 
 def _parsed(monkeypatch, *arguments):
-    """The settings that a command line makes."""
-    found = []
-
-    def stop(settings):
-        found.append(settings)
-        raise ValueError("stop")
-
-    monkeypatch.setattr(recipe, "prepare", stop)
-    assert run(["train", "force-field", *arguments]) == 1
-    return found[0]
+    return parsed_settings(monkeypatch, recipe, "force-field", *arguments)
 
 
 def test_published_flags_and_defaults_are_kept(monkeypatch, capsys):

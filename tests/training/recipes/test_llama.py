@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import random
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -20,22 +17,27 @@ import sparsejax as sj
 from sparsejax.checkpoint.gguf import read_gguf
 from sparsejax.models.sparse_inference.tokenizer import read_tokenizer
 from sparsejax.training.errors import RunError
-from sparsejax.training.metric_log import read_metrics
 from sparsejax.training.recipes import llama as recipe
 from sparsejax.training.recipes import llama_parts
 from sparsejax.training.recipes.llama_file import write_llama
 from sparsejax.training.recipes.llama_settings import LlamaSettings
 from sparsejax.training.run_folder import read_run
+from tests.training.recipes.runs import (
+    DYING_BATCHES,
+    check_refused,
+    check_same_run,
+    metrics,
+    text_beside,
+    train_by_command,
+    train_killed,
+)
 
 pytest.importorskip("grain")
 
 STEPS = 24
-TEXT = "".join(f"{number} times 7 is {7 * number}. " for number in range(250))
 
 
 def settings(folder: Path, **options) -> LlamaSettings:
-    text = folder.parent / "text.txt"
-    text.write_text(TEXT)
     given = {
         "d_model": 8,
         "d_ff": 32,
@@ -55,18 +57,11 @@ def settings(folder: Path, **options) -> LlamaSettings:
         "plots": False,
         "quiet": True,
     }
-    return LlamaSettings(data=text, out=folder, **{**given, **options})
+    return LlamaSettings(data=text_beside(folder), out=folder, **{**given, **options})
 
 
 def _train(folder, **options):
     return recipe.train(recipe.prepare(settings(folder, **options)))
-
-
-def _metrics(folder):
-    return [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in read_metrics(folder / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +79,8 @@ def network(tmp_path_factory):
 
 def test_run_leaves_metrics_and_a_file_with_its_tokenizer(whole):
     folder, trained = whole
-    rows = [row for row in _metrics(folder) if "loss" in row]
-    validations = [row for row in _metrics(folder) if "validation_loss" in row]
+    rows = [row for row in metrics(folder) if "loss" in row]
+    validations = [row for row in metrics(folder) if "validation_loss" in row]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert [row["step"] for row in validations] == [8, 16, 24]
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
@@ -115,33 +110,10 @@ def test_validation_is_the_loss_of_the_written_network(whole):
 
 def test_killed_at_a_random_step_it_goes_on_with_the_same_bits(whole, tmp_path):
     folder, step = tmp_path / "run", random.randint(1, STEPS - 1)
-    given = dataclasses.asdict(settings(folder)) | {
-        "out": str(folder),
-        "data": str(folder.parent / "text.txt"),
-    }
-    program = f"""
-import os
-from pathlib import Path
-from sparsejax.training.recipes import llama as recipe
-from sparsejax.training.recipes.llama_settings import LlamaSettings
-
-made = recipe.training_batches
-def deadly(*arguments, **options):
-    for number, batch in enumerate(made(*arguments, **options)):
-        if number == {step}:
-            os.kill(os.getpid(), 9)
-        yield batch
-
-recipe.training_batches = deadly
-given = {given!r}
-settings = LlamaSettings(**given | {{name: Path(given[name]) for name in ("out", "data")}})
-recipe.train(recipe.prepare(settings))
-"""
-    killed = subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False)
-    assert killed.returncode == -9
-    assert not read_run(folder)["finished"]
+    dying = DYING_BATCHES.format(module="sparsejax.training.text_run", step=step)
+    train_killed("llama", settings(folder), folder, dying)
     trained = _train(folder, resume=True)
-    assert _metrics(folder) == _metrics(whole[0]), f"killed at step {step}"
+    assert metrics(folder) == metrics(whole[0]), f"killed at step {step}"
     assert trained.best == whole[1].best
     assert (folder / "best.gguf").read_bytes() == (whole[0] / "best.gguf").read_bytes()
 
@@ -149,22 +121,15 @@ recipe.train(recipe.prepare(settings))
 def test_two_by_two_devices_train_like_one(whole, tmp_path):
     """By the command line: the batch in two parts, matrices and the vocabulary in two."""
     given, folder = settings(tmp_path / "run"), tmp_path / "run"
-    plain = {
-        name: value for name, value in vars(given).items() if isinstance(value, str | int | float | Path)
-    }
     flags = ("tied_output", "bf16", "plots", "resume", "quiet", "plain")
-    command = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in plain.items()
-        if name not in (*flags, "devices", "model_devices") and value != ""
-    ]
-    command += ["--quiet", "--no-plots", "--devices=2", "--model-devices=2"]
-    program = [sys.executable, "-c", "from sparsejax.cli import main; main()", "train", "llama"]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    subprocess.run([*program, *command], env=environment, check=True)
-    for here, there in zip(_metrics(folder), _metrics(whole[0]), strict=True):
-        assert here == pytest.approx(there, abs=1e-4, rel=1e-4)
-    assert read_run(folder)["settings"] == read_run(whole[0])["settings"]
+    arguments = {
+        name: value
+        for name, value in vars(given).items()
+        if isinstance(value, str | int | float | Path) and name not in flags and value != ""
+    }
+    arguments |= {"devices": 2, "model_devices": 2}
+    train_by_command("llama", arguments, devices=4)
+    check_same_run(folder, whole[0], abs=1e-4, rel=1e-4)
 
 
 def test_other_settings_or_text_are_another_run(whole):
@@ -235,11 +200,7 @@ BAD = {
 def test_bad_input_is_one_line_and_writes_nothing(case, tmp_path):
     options, told = BAD[case]
     given = dataclasses.replace(settings(tmp_path / "run"), **options)
-    with pytest.raises(ValueError) as error:
-        recipe.prepare(given)
-    assert told in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
+    check_refused(recipe, given, told, tmp_path / "run")
 
 
 def test_a_file_s_tokenizer_is_taken(whole, tmp_path):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +15,6 @@ import pytest
 import sparsejax as sj
 from sparsejax.models.sprout.mlm import MaskingRule, mask_tokens, mlm_accuracy, mlm_loss
 from sparsejax.training.errors import RunError
-from sparsejax.training.metric_log import read_metrics
 from sparsejax.training.recipes import sprout as recipe
 from sparsejax.training.recipes import sprout_parts
 from sparsejax.training.recipes.sprout_fill_mask import fill_mask
@@ -26,6 +22,7 @@ from sparsejax.training.recipes.sprout_losses import Objective
 from sparsejax.training.recipes.sprout_settings import SproutSettings
 from sparsejax.training.run_folder import read_run
 from tests.compilations import compilations
+from tests.training.recipes.runs import DYING_BATCHES, check_refused, metrics, text_beside, train_killed
 
 pytest.importorskip("grain")
 pytest.importorskip("tokenizers")
@@ -61,20 +58,11 @@ def settings_of(**options) -> SproutSettings:
 
 
 def settings(folder: Path, **options) -> SproutSettings:
-    text = folder.parent / "text.txt"
-    text.write_text(TEXT)
-    return settings_of(**{"data": text, "out": folder, **options})
+    return settings_of(**{"data": text_beside(folder, TEXT), "out": folder, **options})
 
 
 def _train(folder, **options):
     return recipe.train(recipe.prepare(settings(folder, **options)))
-
-
-def _metrics(folder):
-    return [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in read_metrics(folder / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +75,13 @@ def whole(tmp_path_factory):
 
 def test_run_leaves_metrics_tokenizer_and_networks_that_load(whole):
     folder, trained, _ = whole
-    rows = [row for row in _metrics(folder) if "loss" in row]
+    rows = [row for row in metrics(folder) if "loss" in row]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
     assert all(row["router_loss"] > 0 for row in rows)
     assert [row["top_k"] for row in rows[:11]] == [32, 29, 27, 24, 22, 20, 17, 15, 12, 10, 8]
     assert {row["top_k"] for row in rows[11:]} == {8}
-    validations = [row for row in _metrics(folder) if "validation_loss" in row]
+    validations = [row for row in metrics(folder) if "validation_loss" in row]
     assert [row["step"] for row in validations] == [10, 20, STEPS]
     last = validations[-1]
     assert last["validation_perplexity"] == pytest.approx(math.exp(last["validation_loss"]))
@@ -135,42 +123,17 @@ def test_validation_is_the_mean_loss_of_the_masked_tokens(whole):
 def test_killed_at_a_random_step_it_goes_on_with_the_same_bits(whole, tmp_path):
     """In the middle of an epoch: the published trainer would begin that one again."""
     folder, step = tmp_path / "run", random.randint(1, STEPS - 1)
-    given = dataclasses.asdict(settings(folder)) | {
-        "out": str(folder),
-        "data": str(folder.parent / "text.txt"),
-    }
-    program = f"""
-import os
-from pathlib import Path
-from types import SimpleNamespace
-from sparsejax.training.recipes import sprout as recipe
-from sparsejax.training.recipes.sprout_losses import Objective
-from sparsejax.training.recipes.sprout_settings import SproutSettings
-
-made = recipe.training_batches
-def deadly(*arguments, **options):
-    for number, batch in enumerate(made(*arguments, **options)):
-        if number == {step}:
-            os.kill(os.getpid(), 9)
-        yield batch
-
-recipe.training_batches = deadly
-given = {given!r}
-settings = SproutSettings(**given | {{name: Path(given[name]) for name in ("out", "data")}})
-recipe.train(recipe.prepare(settings))
-"""
-    killed = subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False)
-    assert killed.returncode == -9
-    assert not read_run(folder)["finished"]
+    dying = DYING_BATCHES.format(module="sparsejax.training.recipes.sprout", step=step)
+    train_killed("sprout", settings(folder), folder, dying)
     trained = _train(folder, resume=True)
-    assert _metrics(folder) == _metrics(whole[0]), f"killed at step {step}"
+    assert metrics(folder) == metrics(whole[0]), f"killed at step {step}"
     assert trained.best == whole[1].best
 
 
 def test_published_recipe_cycles_and_leaves_routers_alone(tmp_path):
     options = {"recipe": "compat", "steps": 4, "sparsity_warmup_steps": 1, "warmup_steps": 2}
     _train(tmp_path / "run", **options, log_interval=3, eval_interval=2)
-    rows = [row for row in _metrics(tmp_path / "run") if "loss" in row]
+    rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
     assert [row["step"] for row in rows] == [1, 3, 4]  # the first, every third, the last
     assert [row["top_k"] for row in rows] == [32, 8, 8]
     assert rows[0]["learning_rate"] == pytest.approx(0.01 / 25)
@@ -240,11 +203,7 @@ def test_bad_input_is_one_line_and_writes_nothing(case, tmp_path):
     if options.get("tokenizer") == "words.txt":
         (tmp_path / "words.txt").write_text("[UNK]\na")
         options = {"tokenizer": tmp_path / "words.txt"}
-    with pytest.raises(ValueError) as error:
-        recipe.prepare(settings(tmp_path / "run", **options))
-    assert told in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
+    check_refused(recipe, settings(tmp_path / "run", **options), told, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sparsejax.training.recipes import sprout as recipe
 from sparsejax.training.recipes.sprout_fill_mask import fill_mask
 from sparsejax.training.text.wordpiece import wordpiece_from_vocabulary
 from tests.command_line import refused, run
+from tests.training.recipes.runs import parsed_settings
 
 pytest.importorskip("tokenizers")
 
@@ -22,16 +23,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "##ish", "
 
 
 def _parsed(monkeypatch, *arguments):
-    """The settings that a command line makes."""
-    found = []
-
-    def stop(settings):
-        found.append(settings)
-        raise ValueError("stop")
-
-    monkeypatch.setattr(recipe, "prepare", stop)
-    assert run(["train", "sprout", "--data", "text.txt", "--out", "run", *arguments]) == 1
-    return found[0]
+    return parsed_settings(monkeypatch, recipe, "sprout", "--data", "text.txt", "--out", "run", *arguments)
 
 
 def test_published_flags_and_defaults_are_kept(monkeypatch, capsys):

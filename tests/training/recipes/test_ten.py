@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -18,24 +15,30 @@ import pytest
 import sparsejax as sj
 from sparsejax.models.ten import TemporalEigenstateConfig
 from sparsejax.models.ten.presets import preset
+from sparsejax.training import text_run
 from sparsejax.training.errors import RunError
-from sparsejax.training.metric_log import read_metrics
 from sparsejax.training.recipes import ten as recipe
 from sparsejax.training.recipes import ten_parts
 from sparsejax.training.recipes.ten_settings import TenSettings
 from sparsejax.training.run_folder import read_run
 from sparsejax.training.text.tokenizer import tokenizer_named
+from tests.training.recipes.runs import (
+    DYING_BATCHES,
+    check_refused,
+    check_same_run,
+    metrics,
+    text_beside,
+    train_by_command,
+    train_killed,
+)
 
 pytest.importorskip("grain")
 
 STEPS = 24
 TOY = ("dim=8", "n_layers=1", "num_eigenstates=4", "n_heads=2", "short_conv=0")
-TEXT = "".join(f"{number} times 7 is {7 * number}. " for number in range(250))
 
 
 def settings(folder: Path, **options) -> TenSettings:
-    text = folder.parent / "text.txt"
-    text.write_text(TEXT)
     given = {
         "steps": STEPS,
         "batch_size": 4,
@@ -48,18 +51,11 @@ def settings(folder: Path, **options) -> TenSettings:
         "plots": False,
         "quiet": True,
     }
-    return TenSettings(data=text, out=folder, **{**given, **options})
+    return TenSettings(data=text_beside(folder), out=folder, **{**given, **options})
 
 
 def _train(folder, **options):
     return recipe.train(recipe.prepare(settings(folder, **options)))
-
-
-def _metrics(folder):
-    return [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in read_metrics(folder / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +66,7 @@ def whole(tmp_path_factory):
 
 def test_run_leaves_metrics_and_networks_that_load(whole):
     folder, trained = whole
-    rows = _metrics(folder)
+    rows = metrics(folder)
     losses = [row["loss"] for row in rows if "loss" in row]
     validations = [row for row in rows if "validation_loss" in row]
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))
@@ -101,33 +97,10 @@ def test_validation_is_the_loss_of_the_written_network(whole):
 
 def test_killed_at_a_random_step_it_goes_on_with_the_same_bits(whole, tmp_path):
     folder, step = tmp_path / "run", random.randint(1, STEPS - 1)
-    given = dataclasses.asdict(settings(folder)) | {
-        "out": str(folder),
-        "data": str(folder.parent / "text.txt"),
-    }
-    program = f"""
-import os
-from pathlib import Path
-from sparsejax.training.recipes import ten as recipe
-from sparsejax.training.recipes.ten_settings import TenSettings
-
-made = recipe.training_batches
-def deadly(*arguments, **options):
-    for number, batch in enumerate(made(*arguments, **options)):
-        if number == {step}:
-            os.kill(os.getpid(), 9)
-        yield batch
-
-recipe.training_batches = deadly
-given = {given!r}
-settings = TenSettings(**given | {{name: Path(given[name]) for name in ("out", "data")}})
-recipe.train(recipe.prepare(settings))
-"""
-    killed = subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False)
-    assert killed.returncode == -9
-    assert not read_run(folder)["finished"]
+    dying = DYING_BATCHES.format(module="sparsejax.training.text_run", step=step)
+    train_killed("ten", settings(folder), folder, dying)
     trained = _train(folder, resume=True)
-    assert _metrics(folder) == _metrics(whole[0]), f"killed at step {step}"
+    assert metrics(folder) == metrics(whole[0]), f"killed at step {step}"
     assert trained.best == whole[1].best
 
 
@@ -141,21 +114,21 @@ def test_other_settings_or_text_are_another_run(whole):
 def test_published_blocks_train_in_bfloat16_with_their_penalty(tmp_path):
     options = ("dim=8", "n_layers=1", "num_eigenstates=4", "use_gradient_checkpointing=False")
     _train(tmp_path / "run", preset="nano", model_option=options, bf16=True, steps=6, validate_every=6)
-    rows = [row for row in _metrics(tmp_path / "run") if "loss" in row]
+    rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["penalty"] == pytest.approx(0.01 * 8 * 0.95**2, rel=0.15)  # two cells of four, on the ring
     assert sj.load(tmp_path / "run" / "final").variant == "paper"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
-    begin = recipe._saved
+    begin = text_run._begin
 
-    def spoilt(run):
-        saved = begin(run)
+    def spoilt(*given):
+        saved = begin(*given)
         params = jax.tree.map(lambda leaf: leaf * jnp.nan, saved.states.params)
         return saved._replace(states=saved.states.replace(params=params))
 
-    monkeypatch.setattr(recipe, "_saved", spoilt)
+    monkeypatch.setattr(text_run, "_begin", spoilt)
     with pytest.raises(RunError, match=r"the loss is nan at step 1: start again"):
         _train(tmp_path / "run")
 
@@ -216,11 +189,7 @@ BAD = {
 def test_bad_input_is_one_line_and_writes_nothing(case, tmp_path):
     options, told = BAD[case]
     given = dataclasses.replace(settings(tmp_path / "run"), **options)
-    with pytest.raises(ValueError) as error:
-        recipe.prepare(given)
-    assert told in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
+    check_refused(recipe, given, told, tmp_path / "run")
 
 
 def test_two_by_two_devices_train_like_one(whole, tmp_path):
@@ -228,12 +197,7 @@ def test_two_by_two_devices_train_like_one(whole, tmp_path):
     given, folder = settings(tmp_path / "run"), tmp_path / "run"
     names = ("data", "out", "steps", "batch_size", "seq_len", "accumulate", "learning_rate", "save_every")
     arguments = {name: getattr(given, name) for name in (*names, "validate_every")}
-    command = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
-    command += [part for option in TOY for part in ("--model-option", option)]
-    command += ["--quiet", "--no-plots", "--devices=2", "--model-devices=2"]
-    program = [sys.executable, "-c", "from sparsejax.cli import main; main()", "train", "ten"]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    subprocess.run([*program, *command], env=environment, check=True)
-    for here, there in zip(_metrics(folder), _metrics(whole[0]), strict=True):
-        assert here == pytest.approx(there, abs=1e-5, rel=1e-5)
-    assert read_run(folder)["settings"] == read_run(whole[0])["settings"]
+    arguments |= {"devices": 2, "model_devices": 2}
+    toy = [part for option in TOY for part in ("--model-option", option)]
+    train_by_command("ten", arguments, *toy, devices=4)
+    check_same_run(folder, whole[0], abs=1e-5, rel=1e-5)
