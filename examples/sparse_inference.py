@@ -1,9 +1,10 @@
 """A Llama in a GGUF file that computes a quarter of its neurons: calibrate predictors, measure, generate.
 
-python examples/sparse_inference.py [MODEL.gguf [TEXT]]
+python examples/sparse_inference.py [MODEL.gguf [TEXT | ROWS]]
 
-Without arguments it takes the shipped ReGLU network and its held-out text. A text of your own must be like
-what the network was trained on. From a shell: `sparsejax calibrate MODEL.gguf --data TEXT --out DIR`.
+Without arguments it takes the shipped ReGLU network and its held-out text, of which ROWS are enough for a
+first look. A text of your own must be like what the network was trained on.
+From a shell: `sparsejax calibrate MODEL.gguf --data TEXT --out DIR`.
 """
 
 import sys
@@ -29,13 +30,13 @@ config = ck.config
 print(f"{path.name}: {config.n_layers} blocks of {config.d_ff} neurons, gates {config.activation}")
 
 # Text as rows of token ids: most of them to fit to, the rest to measure on.
-if len(sys.argv) > 2:
+if len(sys.argv) > 2 and not sys.argv[2].isdigit():
     ids = np.asarray(read_tokenizer(ck.metadata).encode(Path(sys.argv[2]).read_text()), np.int32)
     length = min(256, config.context_length)
     rows = [ids[start : start + length] for start in range(0, len(ids), length)]
 else:
     with np.load(path.with_suffix(".held_out.npz")) as text:
-        rows = list(text["tokens"].astype(np.int32))
+        rows = list(text["tokens"].astype(np.int32))[: int(sys.argv[2]) if len(sys.argv) > 2 else None]
 seen, unseen = rows[: -len(rows) // 4], rows[-len(rows) // 4 :]
 
 # One pass through the network feeds a calibrator per block. Nothing but sums and a few samples is kept, so

@@ -24,6 +24,7 @@ EXPECTED = {  # what is printed
 ARGUMENTS = {
     "feature_selection.py": ["20"],  # rounds of the search
     "force_field_md.py": ["checkpoints/ultra_tiny_gfn2.pt", "0.02"],  # ps of dynamics
+    "sparse_inference.py": ["checkpoints/llama_reglu.gguf", "40"],  # rows of text
     "sparse_inference_store.py": ["20"],  # tokens
 }
 
