@@ -23,7 +23,7 @@ needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reas
 @pytest.fixture(scope="module")
 def net():
     model = UltraSparseNet()
-    return nets.trained(model.config, model.init(jax.random.key(0), ROWS[0])["params"])
+    return nets.trained(model.config, jax.jit(model.init)(jax.random.key(0), ROWS[0])["params"])
 
 
 @needs_cc

@@ -21,7 +21,7 @@ needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reas
 @pytest.fixture(scope="module")
 def sparse():
     net = UltraSparseNet()
-    params = net.init(jax.random.key(0), FEATURES[0])["params"]
+    params = jax.jit(net.init)(jax.random.key(0), FEATURES[0])["params"]
     expected = np.asarray(net.apply({"params": params}, FEATURES))[:, 0]
     return sparse_weights(params), expected
 
@@ -29,7 +29,7 @@ def sparse():
 @pytest.fixture(scope="module")
 def dense():
     net = DenseNet()
-    params = net.init(jax.random.key(0), FEATURES[0])["params"]
+    params = jax.jit(net.init)(jax.random.key(0), FEATURES[0])["params"]
     expected = np.asarray(net.apply({"params": params}, FEATURES))[:, 0]
     return dense_weights(params), expected
 

@@ -144,7 +144,7 @@ def held_out():
     )
     model, draws = SproutLM(config), np.random.default_rng(0)
     read = draws.integers(0, 20, (1, 4, 8))
-    params = model.init(jax.random.key(0), read[0])["params"]
+    params = jax.jit(model.init)(jax.random.key(0), read[0])["params"]
     for layer in ("layer_0", "layer_1"):  # large sums, of which the largest are the oracle's choice, too
         params[layer]["ffn"]["w_in"] *= 50
     labels = np.where(draws.random(read.shape) < 0.5, read, -100)

@@ -44,7 +44,7 @@ def toy_loss(dtype=None, train=False):
 
 def toy_start(optimizer):
     tokens = jnp.zeros((1, 1), jnp.int32)
-    return start_state(jax.random.key(1), Toy().init(jax.random.key(0), tokens)["params"], optimizer)
+    return start_state(jax.random.key(1), jax.jit(Toy().init)(jax.random.key(0), tokens)["params"], optimizer)
 
 
 def toy_batch(step):

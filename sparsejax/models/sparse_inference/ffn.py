@@ -35,7 +35,7 @@ class SparseFFN(nn.Module):
 
     Example:
       >>> ffn = SparseFFN(d_model=8, d_ff=32, activation="swiglu", gated=True)
-      >>> params = ffn.init(jax.random.key(0), jnp.ones(8))
+      >>> params = jax.jit(ffn.init)(jax.random.key(0), jnp.ones(8))
       >>> ffn.apply(params, jnp.ones(8), indices=jnp.array([1, 5])).shape
       (8,)
 

@@ -114,10 +114,10 @@ class LlamaLM(nn.Module):
     Example:
       >>> config = LlamaConfig(vocab_size=32, d_model=16, d_ff=24, n_layers=1, n_heads=4, n_kv_heads=2)
       >>> model, tokens = LlamaLM(config), jnp.arange(6)[None]
-      >>> params = model.init(jax.random.key(0), tokens)
-      >>> whole = model.apply(params, tokens)
-      >>> part = model.apply(params, tokens[:, :4])
-      >>> rest = model.apply(params, tokens[:, 4:], part.state)
+      >>> params, apply = jax.jit(model.init)(jax.random.key(0), tokens), jax.jit(model.apply)
+      >>> whole = apply(params, tokens)
+      >>> part = apply(params, tokens[:, :4])
+      >>> rest = apply(params, tokens[:, 4:], part.state)
       >>> bool(jnp.allclose(rest.logits, whole.logits[:, 4:], atol=1e-5))
       True
 

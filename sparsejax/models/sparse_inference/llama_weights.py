@@ -45,7 +45,7 @@ def llama_tensors(config: LlamaConfig, params: Mapping[str, Any]) -> dict[str, n
     Example:
       >>> from sparsejax.models.sparse_inference.llama import LlamaLM
       >>> config = LlamaConfig(vocab_size=9, d_model=4, d_ff=8, n_layers=1, n_heads=2, tied_output=True)
-      >>> params = LlamaLM(config).init(jax.random.key(0), jnp.zeros((1, 1), int))["params"]
+      >>> params = jax.jit(LlamaLM(config).init)(jax.random.key(0), jnp.zeros((1, 1), int))["params"]
       >>> llama_tensors(config, params)["blk.0.ffn_down.weight"].shape
       (4, 8)
     """
@@ -97,7 +97,7 @@ def quantize_llama(
     Example:
       >>> from sparsejax.models.sparse_inference.llama import LlamaLM
       >>> config = LlamaConfig(vocab_size=9, d_model=32, d_ff=32, n_layers=1, n_heads=2, tied_output=True)
-      >>> params = LlamaLM(config).init(jax.random.key(0), jnp.zeros((1, 1), int))["params"]
+      >>> params = jax.jit(LlamaLM(config).init)(jax.random.key(0), jnp.zeros((1, 1), int))["params"]
       >>> config, params = quantize_llama(config, params, "q8_0")
       >>> params["blk_0"]["ffn_down"]["weight"].format
       'q8_0'

@@ -21,7 +21,7 @@ class Scorer(nn.Module):
 
     Example:
       >>> scorer = Scorer(ScorerConfig(d_model=4, d_ff=10, rank=2))
-      >>> params = scorer.init(jax.random.key(0), jnp.ones(4))
+      >>> params = jax.jit(scorer.init)(jax.random.key(0), jnp.ones(4))
       >>> scorer.apply(params, jnp.ones((3, 4))).shape
       (3, 10)
 
@@ -54,7 +54,7 @@ class AffineMatrix(nn.Module):
 
     Example:
       >>> matrix = AffineMatrix(WeightsConfig((4, 16), 4, 32))
-      >>> params = matrix.init(jax.random.key(0), jnp.ones(16))
+      >>> params = jax.jit(matrix.init)(jax.random.key(0), jnp.ones(16))
       >>> matrix.apply(params, jnp.ones((2, 16))).shape
       (2, 4)
 

@@ -43,13 +43,14 @@ class StoredLlama:
       >>> from sparsejax.models.sparse_inference.store import NeuronStore
       >>> config = LlamaConfig(vocab_size=32, d_model=16, d_ff=64, n_layers=1, n_heads=2, activation="relu")
       >>> model, tokens = LlamaLM(config), jnp.arange(3)[None]
-      >>> params = model.init(jax.random.key(0), tokens)["params"]
+      >>> params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
       >>> layers = llama_ffn_layers(config, params)
       >>> predictors, few = [LowRankPredictor(jnp.eye(16), layers[0].w_gate)], SparsityConfig.with_top_k(6)
       >>> with NeuronStore.from_layers(layers, budget=4000) as store:
       ...     stored = StoredLlama(model, params, StoredFFN(store, predictors, few, activation="relu"))
       ...     found = stored(tokens)
-      >>> expected = model.apply({"params": params}, tokens, predictors=predictors, sparsity=few)
+      >>> apply = jax.jit(model.apply, static_argnames="sparsity")
+      >>> expected = apply({"params": params}, tokens, predictors=predictors, sparsity=few)
       >>> bool(jnp.allclose(found.logits, expected.logits, atol=1e-6))
       True
 

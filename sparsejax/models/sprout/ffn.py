@@ -41,7 +41,7 @@ class SproutFFN(nn.Module):
 
     Example:
       >>> ffn = SproutFFN(SproutFFNConfig(d_model=8, d_ff=32))
-      >>> params = ffn.init(jax.random.key(0), jnp.ones((1, 2, 8)))
+      >>> params = jax.jit(ffn.init)(jax.random.key(0), jnp.ones((1, 2, 8)))
       >>> ffn.apply(params, jnp.ones((1, 2, 8)), top_k=4).shape
       (1, 2, 8)
 

@@ -45,7 +45,7 @@ def fill_mask(
       >>> import sparsejax as sj
       >>> from sparsejax.models.sprout import SproutConfig, SproutLM
       >>> config = SproutConfig(vocab_size=9, d_model=4, d_ff=8, n_heads=1, n_layers=1, max_len=4)
-      >>> params = SproutLM(config).init(jax.random.key(0), np.zeros((1, 2), int))["params"]
+      >>> params = jax.jit(SproutLM(config).init)(jax.random.key(0), np.zeros((1, 2), int))["params"]
       >>> found = fill_mask(sj.Checkpoint("sprout", "v1", config, params), [5, 3, 6], mask_id=3, k=2)
       >>> found.places.tolist(), found.ids.shape
       ([1], (1, 2))

@@ -106,8 +106,9 @@ class SproutLM(nn.Module):
 
     Example:
       >>> model = SproutLM(SproutConfig(vocab_size=50, d_model=16, d_ff=32, n_heads=2, n_layers=1, max_len=8))
-      >>> params = model.init(jax.random.key(0), jnp.zeros((1, 4), int))
-      >>> model.apply(params, jnp.zeros((2, 5), int), top_k=8).logits.shape
+      >>> params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), int))
+      >>> apply = jax.jit(model.apply, static_argnames="top_k")
+      >>> apply(params, jnp.zeros((2, 5), int), top_k=8).logits.shape
       (2, 5, 50)
 
     Source: specs/sprout.md section 1.3.

@@ -64,7 +64,7 @@ def selecting(selection: jax.Array, key: jax.Array) -> Any:
     Example:
       >>> router = Router(SproutFFNConfig(d_model=2, d_ff=4))
       >>> w_in, x = 10 * jnp.arange(8.0).reshape(4, 2), jnp.ones((1, 2))
-      >>> params = router.init(jax.random.key(0), x, w_in)
+      >>> params = jax.jit(router.init)(jax.random.key(0), x, w_in)
       >>> with selecting(jnp.asarray(1), jax.random.key(0)):
       ...     router.apply(params, x, w_in).tolist()
       [[10.0, 50.0, 90.0, 130.0]]

@@ -151,7 +151,7 @@ def ffn_quality(
     Example:
       >>> from sparsejax.models.sprout import SproutFFNConfig
       >>> ffn = SproutFFN(SproutFFNConfig(d_model=2, d_ff=4))
-      >>> params = ffn.init(jax.random.key(0), jnp.ones((3, 2)))["params"]
+      >>> params = jax.jit(ffn.init)(jax.random.key(0), jnp.ones((3, 2)))["params"]
       >>> ffn_quality(jax.random.key(0), ffn, params, jnp.ones((3, 2)), [4]).quality.cosine.shape
       (3, 1, 1)
 

@@ -70,7 +70,7 @@ class UltraSparseNet(nn.Module):
 
     Example:
       >>> net = UltraSparseNet(UltraSparseConfig.fixed_k(input_size=10, inputs_per_neuron=3))
-      >>> params = net.init(jax.random.key(0), jnp.zeros(10))["params"]
+      >>> params = jax.jit(net.init)(jax.random.key(0), jnp.zeros(10))["params"]
       >>> net.apply({"params": params}, jnp.zeros((4, 10))).shape
       (4, 1)
 

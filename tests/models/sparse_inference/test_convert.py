@@ -30,7 +30,7 @@ KIND = "sparse_inference"
 
 def made(config, variant, **changes) -> Checkpoint:
     """A checkpoint that came from no file, of drawn parameters."""
-    params = build(config).init(jax.random.key(0), *example_inputs(config))["params"]
+    params = jax.jit(build(config).init)(jax.random.key(0), *example_inputs(config))["params"]
     return Checkpoint(KIND, variant, config, params).replace(**changes)
 
 

@@ -124,7 +124,7 @@ def test_gates_by_hand_in_float64():
 
 
 FFN = SparseFFN(4, 10, 3, activation="relu")
-PARAMS = FFN.init(jax.random.key(0), jnp.ones(4))
+PARAMS = jax.jit(FFN.init)(jax.random.key(0), jnp.ones(4))
 
 
 def test_lists_and_indices_without_a_neuron_give_the_bias_under_jit():
@@ -180,7 +180,7 @@ def test_a_config_and_a_predictor_make_the_same_choice_as_scores():
 
 def test_compensation_is_added_to_sparse_outputs_alone():
     ffn = SparseFFN(4, 10, 3, activation="relu", compensation_rank=2)
-    params = dict(ffn.init(jax.random.key(0), jnp.ones(4))["params"])
+    params = dict(jax.jit(ffn.init)(jax.random.key(0), jnp.ones(4))["params"])
     params["compensation"] = {**params["compensation"], "c": jnp.asarray([1.0, 2.0, 3.0])}
     scores, inputs = jnp.arange(10.0), jnp.ones(4)
     sparse = SparsityConfig.with_top_k(3)

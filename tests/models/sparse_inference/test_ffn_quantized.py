@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,21 +30,25 @@ def _ffn(**options):
     return SparseFFN(32, 128, activation="swiglu", gated=True, use_bias=False, **options)
 
 
+@partial(jax.jit, static_argnums=0, static_argnames="sparsity")
+def _outputs(ffn, params, **options):
+    return ffn.apply({"params": params}, INPUTS, **options)
+
+
 @pytest.mark.parametrize("group", [1, 2, 0])
 def test_tiles_of_neurons(group):
     options = {"scores": SCORES, "sparsity": SparsityConfig.with_top_k(64)}
     mine, plain = FFNPlan(32, group), FFNPlan(32, group, path="masked")
-    outputs = _ffn(plan=mine).apply({"params": QUANTIZED}, INPUTS, **options)
-    wanted = _ffn(plan=plain).apply({"params": PLAIN}, INPUTS, **options)
+    outputs = _outputs(_ffn(plan=mine), QUANTIZED, **options)
+    wanted = _outputs(_ffn(plan=plain), PLAIN, **options)
     np.testing.assert_allclose(outputs, wanted, atol=2e-3)
 
 
 def test_all_neurons_and_thresholds():
-    outputs = _ffn().apply({"params": QUANTIZED}, INPUTS)
-    np.testing.assert_allclose(outputs, _ffn().apply({"params": PLAIN}, INPUTS), atol=2e-3)
+    np.testing.assert_allclose(_outputs(_ffn(), QUANTIZED), _outputs(_ffn(), PLAIN), atol=2e-3)
     options = {"scores": SCORES, "sparsity": SparsityConfig.with_threshold(2.3)}
-    outputs = _ffn().apply({"params": QUANTIZED}, INPUTS, **options)
-    wanted = _ffn(plan=FFNPlan(32, path="masked")).apply({"params": PLAIN}, INPUTS, **options)
+    outputs = _outputs(_ffn(), QUANTIZED, **options)
+    wanted = _outputs(_ffn(plan=FFNPlan(32, path="masked")), PLAIN, **options)
     np.testing.assert_allclose(outputs, wanted, atol=2e-3)
 
 

@@ -28,7 +28,7 @@ TEN = SparsityConfig.with_top_k(10)
 @pytest.fixture(scope="module")
 def network():
     model = LlamaLM(CONFIG)
-    params = model.init(jax.random.key(0), jnp.asarray(TOKENS))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.asarray(TOKENS))["params"]
     predictors = [
         LowRankPredictor(jnp.eye(32), params[f"blk_{number}"]["ffn_gate"]["weight"]) for number in range(2)
     ]
@@ -74,7 +74,8 @@ def test_quantized_networks_stay_quantized(network):
     with NeuronStore.from_layers(layers, 60_000) as store:
         ffn = StoredFFN(store, predictors, TEN, activation="relu", plan=plan)
         found = StoredLlama(model, params, ffn)(jnp.asarray(TOKENS), capacity=0)
-    expected = model.apply({"params": params}, TOKENS, predictors=predictors, sparsity=TEN, plan=plan)
+    apply = jax.jit(model.apply, static_argnames=("sparsity", "plan"))
+    expected = apply({"params": params}, TOKENS, predictors=predictors, sparsity=TEN, plan=plan)
     np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-5)
     assert found.state is None
 

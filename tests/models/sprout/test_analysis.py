@@ -192,7 +192,7 @@ def test_rare_neurons_by_the_rules_of_the_published_scripts():
 
 def test_entropy_and_norm_do_not_depend_on_the_batches_unless_published():
     ffn = SproutFFN(SproutFFNConfig(d_model=4, d_ff=8))
-    params = ffn.init(jax.random.key(0), jnp.ones((1, 4)))["params"]
+    params = jax.jit(ffn.init)(jax.random.key(0), jnp.ones((1, 4)))["params"]
     inputs = 20 * jax.random.normal(jax.random.key(1), (6, 4))
     whole = layer_statistics(ffn, params, inputs, top_k=3)
     parts = layer_statistics(ffn, params, [inputs[:3], inputs[3:]], top_k=3)

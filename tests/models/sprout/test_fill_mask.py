@@ -15,7 +15,7 @@ CONFIG = SproutConfig(vocab_size=11, d_model=8, d_ff=16, n_heads=2, n_layers=1, 
 
 @pytest.fixture(scope="module")
 def ck():
-    params = SproutLM(CONFIG).init(jax.random.key(0), np.zeros((1, 2), int))["params"]
+    params = jax.jit(SproutLM(CONFIG).init)(jax.random.key(0), np.zeros((1, 2), int))["params"]
     return sj.Checkpoint("sprout", "v1", CONFIG, params)
 
 

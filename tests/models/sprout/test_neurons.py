@@ -15,7 +15,7 @@ CONFIG = SproutFFNConfig(d_model=4, d_ff=6, block_size=3)
 
 
 def parameters(config):
-    params = SproutFFN(config).init(jax.random.key(0), jnp.ones((1, 4)))["params"]
+    params = jax.jit(SproutFFN(config).init)(jax.random.key(0), jnp.ones((1, 4)))["params"]
     return jax.tree.map(lambda leaf: 20 * leaf, params)
 
 

@@ -33,7 +33,7 @@ COUNTS = (25, 64, 128)
 
 @cache
 def ffn_parameters():
-    return SproutFFN(FFN).init(jax.random.key(0), jnp.ones((1, 64)))["params"]
+    return jax.jit(SproutFFN(FFN).init)(jax.random.key(0), jnp.ones((1, 64)))["params"]
 
 
 @cache
@@ -142,7 +142,7 @@ def network():
 
 def small_ffn():
     config = SproutFFNConfig(d_model=8, d_ff=20)
-    params = SproutFFN(config).init(jax.random.key(0), jnp.ones((1, 8)))["params"]
+    params = jax.jit(SproutFFN(config).init)(jax.random.key(0), jnp.ones((1, 8)))["params"]
     return Checkpoint("sprout", "v1", config, params)
 
 

@@ -53,7 +53,7 @@ def evolve_weights(
       >>> x = jnp.linspace(-1, 1, 50)
       >>> goal = objective(jnp.stack([x, x * x], axis=-1), jnp.tanh(x))
       >>> config = UltraSparseConfig.fixed_k(2, hidden_size=4, inputs_per_neuron=2)
-      >>> start = UltraSparseNet(config).init(jax.random.key(0), jnp.zeros(2))["params"]
+      >>> start = jax.jit(UltraSparseNet(config).init)(jax.random.key(0), jnp.zeros(2))["params"]
       >>> bool(evolve_weights(jax.random.key(1), config, start, goal, generations=50).loss < 0.05)
       True
 

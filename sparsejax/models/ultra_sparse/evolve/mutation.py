@@ -189,7 +189,7 @@ def mutate(params: Params, draws: Draws, rule: Rule) -> Params:
       >>> from sparsejax.models.ultra_sparse import UltraSparseNet
       >>> rule, rates = RULES["core"]
       >>> config = UltraSparseConfig()
-      >>> params = UltraSparseNet(config).init(jax.random.key(0), jnp.zeros(256))["params"]
+      >>> params = jax.jit(UltraSparseNet(config).init)(jax.random.key(0), jnp.zeros(256))["params"]
       >>> draws = draw(jax.random.key(1), config, rule, rates, steps=1)
       >>> proposal = mutate(params, jax.tree.map(lambda leaf: leaf[0], draws), rule)
       >>> proposal["layer_0"]["indices"].shape

@@ -75,7 +75,7 @@ def polish(
       >>> from sparsejax.models.ultra_sparse.model import UltraSparseNet
       >>> x = jnp.linspace(-1, 1, 50)[:, None]
       >>> config = UltraSparseConfig.fixed_k(1, 4, 1, 1, "linear")
-      >>> params = UltraSparseNet(config).init(jax.random.key(0), x)["params"]
+      >>> params = jax.jit(UltraSparseNet(config).init)(jax.random.key(0), x)["params"]
       >>> result = polish(jax.random.key(1), config, params, objective(x, x**2), jitter=0.1)
       >>> bool(result.loss < 1e-4)
       True
