@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,19 +16,25 @@ from sparsejax.models.sprout.permute import (
     permute_neurons,
 )
 from sparsejax.ops.sparse_ffn.block_strength import strength_kept
+from tests.draws import normal
 
 D, F, BLOCK = 8, 24, 4
-INPUTS = jax.random.normal(jax.random.key(1), (6, D))
+INPUTS = normal(1, 6, D)
 ORDER = np.random.default_rng(0).permutation(F)
 
 
 def ffn_of(**options):
     config = SproutFFNConfig(D, F, block_size=BLOCK, router_rank=3, router_init="random", **options)
     ffn = SproutFFN(config)
-    params = ffn.init(jax.random.key(0), INPUTS)["params"]
+    params = jax.jit(ffn.init)(jax.random.key(0), INPUTS)["params"]
     if options.get("use_bias"):
         params["b_in"] = jnp.linspace(-0.1, 0.1, F)
     return ffn, jax.tree.map(lambda leaf: 10 * leaf, params)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def outputs(ffn, params, top_k=None):
+    return ffn.apply({"params": params}, INPUTS, top_k=top_k)
 
 
 def close(found, expected):
@@ -48,7 +56,7 @@ def test_outputs_stay(options, top_k):
     ffn, params = ffn_of(**options)
     moved = permute_neurons(params, ORDER)
     assert not np.array_equal(moved["w_in"], params["w_in"])
-    before, after = (ffn.apply({"params": each}, INPUTS, top_k=top_k) for each in (params, moved))
+    before, after = (outputs(ffn, each, top_k) for each in (params, moved))
     close(after, before)
 
 
@@ -56,7 +64,7 @@ def test_a_block_router_stays_exact_where_whole_blocks_move():
     ffn, params = ffn_of(router="block")
     order = np.arange(F).reshape(-1, BLOCK)[::-1].ravel()
     moved = permute_neurons(params, order)
-    before, after = (ffn.apply({"params": each}, INPUTS, top_k=8) for each in (params, moved))
+    before, after = (outputs(ffn, each, 8) for each in (params, moved))
     close(after, before)
 
 
@@ -66,7 +74,7 @@ def test_a_block_router_has_the_mean_of_its_neurons_columns_otherwise():
     kernel = np.asarray(params["router"]["kernel"])
     expected = np.repeat(kernel, BLOCK, axis=1)[:, ORDER].reshape(D, -1, BLOCK).mean(axis=-1)
     np.testing.assert_allclose(moved["router"]["kernel"], expected, rtol=1e-6)
-    before, after = (ffn.apply({"params": each}, INPUTS) for each in (params, moved))
+    before, after = (outputs(ffn, each) for each in (params, moved))
     close(after, before)
 
 
@@ -75,10 +83,11 @@ def test_logits_of_a_language_model_stay():
         vocab_size=11, d_model=D, d_ff=F, n_heads=2, n_layers=2, max_len=4, dropout=0.0, block_size=BLOCK
     )
     model, tokens = SproutLM(config), jnp.asarray([[1, 2, 3], [4, 5, 6]])
-    params = model.init(jax.random.key(0), tokens)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
     orders = [coactivation_order(layer, BLOCK) for layer in layer_strengths(model, params, tokens)]
     moved = permute_neurons(params, orders)
-    before, after = (model.apply({"params": each}, tokens, top_k=7).logits for each in (params, moved))
+    logits = jax.jit(lambda each: model.apply({"params": each}, tokens, top_k=7).logits)
+    before, after = logits(params), logits(moved)
     close(after, before)
 
 

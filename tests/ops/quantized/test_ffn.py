@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from sparsejax.ops.quantized import QuantizedFFN, sparse_quantized_ffn
+from tests.draws import normal
+from tests.ops.quantized.plain import plain
 
 F, D, OUT = 256, 512, 72
 FUSED = ("q8_0", "q4_0", "q4_k", "q6_k")
@@ -18,7 +20,7 @@ FUSED = ("q8_0", "q4_0", "q4_k", "q6_k")
 @pytest.fixture
 def ffn(matrix):
     def make(name, *, gated, down=None, biases=False):
-        parts = [jax.random.normal(jax.random.key(size), (size,)) for size in (F, F, OUT)] if biases else []
+        parts = [normal(size, size) for size in (F, F, OUT)] if biases else []
         gate = matrix(name, F, D) if gated else None
         w_out = matrix(down or name, OUT, F, order="columns")
         w_in = matrix(name, F, D)
@@ -29,15 +31,18 @@ def ffn(matrix):
 
 
 def _inputs(*shape):
-    return jax.random.normal(jax.random.key(sum(shape)), shape)
+    return normal(sum(shape), *shape)
+
+
+def _outputs(inputs, weights, tiles, **options):
+    run = partial(sparse_quantized_ffn, tiles=tiles, **options)
+    return jax.jit(run)(inputs, weights)
 
 
 def _wanted(inputs, weights, tiles, activation="silu"):
     """In float64, neuron by neuron."""
     act = {"silu": lambda x: x / (1 + np.exp(-x)), "relu": lambda x: np.maximum(x, 0)}[activation]
-    w_in, w_out, w_gate = (
-        None if part is None else np.asarray(part.dequantize(), np.float64) for part in weights[:3]
-    )
+    w_in, w_out, w_gate = (None if part is None else plain(part) for part in weights[:3])
     chosen = [32 * tile + lane for tile in tiles for lane in range(32) if 0 <= 32 * tile + lane < F]
     x = np.asarray(inputs, np.float64)
     b_in, b_gate, b_out = (0 if bias is None else np.asarray(bias, np.float64) for bias in weights[3:])
@@ -67,7 +72,7 @@ def test_one_token(ffn, name, gated, backend):
 )
 def test_kernels(ffn, name, backend):
     weights, inputs = ffn(name, gated=True), _inputs(3, D)
-    found = sparse_quantized_ffn(inputs, weights, [0, 5], backend=backend)
+    found = _outputs(inputs, weights, [0, 5], backend=backend)
     _close(found, _wanted(inputs, weights, [0, 5]))
 
 
@@ -79,13 +84,13 @@ def test_tokens_share_tiles_or_have_their_own(ffn, tokens):
     own = np.arange(2 * tokens).reshape(tokens, 2) % 8
     wanted = np.stack([_wanted(inputs[n], weights, own[n], "relu") for n in range(tokens)])
     _close(run(inputs, weights, jnp.asarray(own)), wanted)
-    _close(sparse_quantized_ffn(inputs, weights, own, activation="relu", backend="reference"), wanted)
+    _close(_outputs(inputs, weights, own, activation="relu", backend="reference"), wanted)
 
 
 @pytest.mark.parametrize("backend", ["reference", "xla", "pallas"])
 def test_tiles_out_of_range_add_nothing_and_twins_add_twice(ffn, backend):
     weights, inputs = ffn("q4_0", gated=True), _inputs(D)
-    found = sparse_quantized_ffn(inputs, weights, [3, 8, -1, 3], backend=backend)
+    found = _outputs(inputs, weights, [3, 8, -1, 3], backend=backend)
     _close(found, _wanted(inputs, weights, [3, 3]))
 
 
@@ -100,7 +105,7 @@ def test_all_and_none(ffn):
 def test_mixed_formats(ffn, down):
     weights, inputs = ffn("q4_k", gated=True, down=down), _inputs(1, D)
     for backend in ("xla", "pallas"):
-        found = sparse_quantized_ffn(inputs, weights, [6], backend=backend)
+        found = _outputs(inputs, weights, [6], backend=backend)
         _close(found, _wanted(inputs, weights, [6]))
 
 
@@ -114,12 +119,14 @@ def test_gradients(ffn, backend):
         outputs = sparse_quantized_ffn(inputs, mine, tiles, backend=backend)
         return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum()
 
-    wanted, found = (jax.grad(loss, (0, 1))(inputs, weights.b_in, name) for name in ("reference", backend))
+    slopes = jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)
+    wanted, found = (slopes(inputs, weights.b_in, name) for name in ("reference", backend))
     for mine, other in zip(found, wanted, strict=True):
         _close(mine, other, 1e-5)
     # and the reference's own is that of the written formula
     step = 1e-2 * _inputs(2, D)
-    rise = loss(inputs + step, weights.b_in, "reference") - loss(inputs - step, weights.b_in, "reference")
+    value = jax.jit(loss, static_argnums=2)
+    rise = value(inputs + step, weights.b_in, "reference") - value(inputs - step, weights.b_in, "reference")
     assert rise / 2 == pytest.approx(float((wanted[0] * step).sum()), rel=0.02, abs=1e-3)
 
 

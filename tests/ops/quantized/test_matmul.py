@@ -10,17 +10,23 @@ import numpy as np
 import pytest
 
 from sparsejax.ops.quantized import FORMATS, AffineTensor, quantized_matmul
+from tests.draws import normal
+from tests.ops.quantized.plain import plain
 
 FUSED = ("q8_0", "q4_0", "q4_k", "q6_k")
 BLOCKS = [name for name, layout in FORMATS.items() if not layout.plain]
 
 
 def _inputs(*shape):
-    return jax.random.normal(jax.random.key(sum(shape)), shape)
+    return normal(sum(shape), *shape)
+
+
+def _products(inputs, weights, **options):
+    return jax.jit(partial(quantized_matmul, **options))(inputs, weights)
 
 
 def _wanted(inputs, weights):
-    return np.asarray(inputs, np.float64) @ np.asarray(weights.dequantize(), np.float64).T
+    return np.asarray(inputs, np.float64) @ plain(weights).T
 
 
 def _close(found, wanted, tolerance=1e-6):
@@ -30,7 +36,7 @@ def _close(found, wanted, tolerance=1e-6):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_one_token(matrix, name):
     weights, inputs = matrix(name, 72, 512), _inputs(512)  # the last tile is not full
-    found = jax.jit(partial(quantized_matmul, backend="xla"))(inputs, weights)
+    found = _products(inputs, weights, backend="xla")
     assert found.shape == (72,) and found.dtype == jnp.float32
     _close(found, _wanted(inputs, weights))
 
@@ -38,7 +44,7 @@ def test_one_token(matrix, name):
 @pytest.mark.parametrize(("name", "tokens"), [("q8_0", 5), ("q4_k", 10), ("q6_k", 10)])
 def test_some_tokens(matrix, name, tokens):
     weights, inputs = matrix(name, 72, 512), _inputs(tokens // 5, 5, 512)
-    found = jax.jit(partial(quantized_matmul, backend="xla"))(inputs, weights)
+    found = _products(inputs, weights, backend="xla")
     assert found.shape == (tokens // 5, 5, 72)
     _close(found, _wanted(inputs, weights))
 
@@ -46,12 +52,12 @@ def test_some_tokens(matrix, name, tokens):
 @pytest.mark.parametrize(("name", "tokens"), [("q4_k", 1), ("q6_k", 9), ("bf16", 2)])
 def test_columns_lie_together(matrix, name, tokens):
     weights, inputs = matrix(name, 72, 512, order="columns"), _inputs(tokens, 512)
-    _close(quantized_matmul(inputs, weights), _wanted(inputs, weights))
+    _close(quantized_matmul(inputs, weights), _wanted(inputs, weights))  # outside of jit, too
 
 
 def test_more_rows_than_a_part_has(matrix):
     weights, inputs = matrix("q4_0", 600, 64), _inputs(20, 64)
-    _close(quantized_matmul(inputs, weights, backend="xla"), _wanted(inputs, weights))
+    _close(_products(inputs, weights, backend="xla"), _wanted(inputs, weights))
     assert "f32[600,64]" not in jax.jit(quantized_matmul).lower(inputs, weights).as_text()
 
 
@@ -59,20 +65,21 @@ def test_more_rows_than_a_part_has(matrix):
 @pytest.mark.parametrize("name", FUSED)
 def test_kernels(matrix, name, backend):
     weights, inputs = matrix(name, 72, 512), _inputs(5 if name in ("q4_0", "q6_k") else 1, 512)
-    _close(quantized_matmul(inputs, weights, backend=backend), _wanted(inputs, weights))
+    _close(_products(inputs, weights, backend=backend), _wanted(inputs, weights))
 
 
 @pytest.mark.parametrize("backend", ["reference", "xla", "pallas"])
 def test_inputs_have_a_gradient(matrix, backend):
     weights, inputs = matrix("q8_0", 40, 64), _inputs(3, 64)
     factors = _inputs(3, 40)
-    gradient = jax.grad(lambda x: (quantized_matmul(x, weights, backend=backend) * factors).sum())(inputs)
-    _close(gradient, np.asarray(factors) @ np.asarray(weights.dequantize()))
+    weighted = lambda x: (quantized_matmul(x, weights, backend=backend) * factors).sum()  # noqa: E731
+    gradient = jax.jit(jax.grad(weighted))(inputs)
+    _close(gradient, np.asarray(factors) @ plain(weights))
 
 
 def test_short_numbers_are_summed_in_float32(matrix):
     weights, inputs = matrix("q4_0", 40, 512), _inputs(1, 512).astype(jnp.bfloat16)
-    found = quantized_matmul(inputs, weights)
+    found = _products(inputs, weights)
     assert found.dtype == jnp.bfloat16
     wanted = _wanted(inputs.astype(jnp.float32), weights)
     assert np.abs(found.astype(jnp.float32) - wanted).max() <= 2**-8 * np.abs(wanted).max()
@@ -81,14 +88,14 @@ def test_short_numbers_are_summed_in_float32(matrix):
 def test_plain_and_affine_matrices(matrix):
     inputs = _inputs(3, 64)
     for weights in (matrix("f16", 40, 64), AffineTensor.quantize(_inputs(40, 64), 4, group_size=24)):
-        _close(quantized_matmul(inputs, weights), _wanted(inputs, weights))
+        _close(_products(inputs, weights), _wanted(inputs, weights))
 
 
 def test_vmap_over_matrices(matrix):
     pair = [matrix("q8_0", 40, 64), matrix("q8_0", 40, 64)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
     inputs = _inputs(2, 64)
-    found = jax.vmap(partial(quantized_matmul, backend="xla"))(inputs, stacked)
+    found = jax.jit(jax.vmap(partial(quantized_matmul, backend="xla")))(inputs, stacked)
     _close(found, _wanted(inputs, pair[0]))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sparsejax.ops.sparse_ffn import FFNWeights
@@ -16,10 +17,10 @@ def ffn() -> Callable[..., FFNWeights]:
     """Random weights of f neurons of width d, gated and with biases or plain."""
 
     def make(f: int, d: int, *, full: bool = False, dtype=jnp.float32) -> FFNWeights:
-        keys = iter(jax.random.split(jax.random.key(f + d), 6))
+        draws = np.random.default_rng(f + d)
 
         def normal(*shape: int) -> jax.Array:
-            return (0.3 * jax.random.normal(next(keys), shape)).astype(dtype)
+            return jnp.asarray(0.3 * draws.normal(size=shape), dtype)
 
         matrices = normal(f, d), normal(f, d)
         return (

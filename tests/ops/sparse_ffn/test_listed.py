@@ -11,15 +11,19 @@ from sparsejax.ops.backends import target_platform
 from sparsejax.ops.sparse_ffn import GATED_ACTIVATIONS, listed_ffn, mask_indices, masked_ffn, top_k_indices
 from sparsejax.ops.sparse_ffn.listed import few_outputs, many_outputs
 from sparsejax.ops.sparse_ffn.rows import row_products, row_sum
+from tests.draws import normal
 
 
 @pytest.mark.parametrize("width", [7, 64])
 def test_few_and_many_tokens_agree(ffn, width):
     weights = ffn(40, width, full=True)
-    inputs = jax.random.normal(jax.random.key(0), (9, width))
+    inputs = normal(0, 9, width)
     listed = jnp.asarray([3, 17, 40, 5, 3, -1])
     gates = jnp.arange(54).reshape(9, 6) % 4 > 0
-    few, many = (form(inputs, weights, listed, "drelu", gates=gates) for form in (few_outputs, many_outputs))
+    few, many = (
+        jax.jit(form, static_argnums=3)(inputs, weights, listed, "drelu", gates=gates)
+        for form in (few_outputs, many_outputs)
+    )
     np.testing.assert_allclose(few, many, atol=1e-5)
     once = listed_ffn(inputs, weights, listed[jnp.asarray([0, 1, 3])], activation="swiglu")
     mask = jnp.zeros((9, 40), bool).at[:, jnp.asarray([3, 5, 17])].set(True)
@@ -37,7 +41,7 @@ def test_sixteen_bit_rows_are_summed_in_float32():
 
 
 def test_other_platforms_multiply_gathered_rows(ffn):
-    weights, inputs = ffn(20, 64), jax.random.normal(jax.random.key(0), (2, 64))
+    weights, inputs = ffn(20, 64), normal(0, 2, 64)
     wanted = listed_ffn(inputs, weights, jnp.asarray([1, 4]), activation="relu")
     with target_platform("gpu"):
         other = listed_ffn(inputs, weights, jnp.asarray([1, 4]), activation="relu")
@@ -49,7 +53,7 @@ def test_places_of_a_mask(places):
     draws = np.random.default_rng(places)
     masks = draws.random((4, places)) < np.asarray([[0.0], [0.1], [0.7], [1.0]])
     for size in {1, places // 3 + 1, places + 2}:
-        found = np.asarray(mask_indices(jnp.asarray(masks), size))
+        found = np.asarray(jax.jit(mask_indices, static_argnums=1)(masks, size))
         for mask, mine in zip(masks, found, strict=True):
             there = np.flatnonzero(mask)[:size]
             np.testing.assert_array_equal(mine, np.pad(there, (0, size - len(there)), constant_values=places))
@@ -59,7 +63,7 @@ def test_the_largest_of_many_scores():
     scores = np.round(np.random.default_rng(0).normal(size=(1, 3000)), 2).astype(np.float32)  # with ties
     for top_k in (1, 300, 2999):
         best = np.sort(np.argsort(-scores[0], kind="stable")[:top_k])
-        np.testing.assert_array_equal(top_k_indices(jnp.asarray(scores), top_k)[0], best)
+        np.testing.assert_array_equal(jax.jit(top_k_indices, static_argnums=1)(scores, top_k)[0], best)
 
 
 def test_gated_names_need_gates(ffn):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from sparsejax.ops.sparse_ffn import ACTIVATIONS, dense_ffn, sparse_ffn
 from sparsejax.ops.sparse_ffn.block import Plan
 from sparsejax.ops.sparse_ffn.kernel import activated
+from tests.draws import normal
 
 # (f, d, block, tokens, top_k): even; uneven last block; one block larger than the FFN; a single token
 CASES = [(96, 16, 16, 40, 40), (50, 7, 16, 33, 33), (10, 7, 16, 5, 3), (64, 8, 8, 1, 20)]
@@ -17,15 +20,17 @@ CASES = [(96, 16, 16, 40, 40), (50, 7, 16, 33, 33), (10, 7, 16, 5, 3), (64, 8, 8
 
 def _problem(ffn, case, *, full):
     f, d, block, tokens, _ = case
-    keys = jax.random.split(jax.random.key(1), 3)
-    inputs = jax.random.normal(keys[0], (tokens, d))
-    scores = jax.random.normal(keys[1], (tokens, -(-f // block)))
-    return inputs, ffn(f, d, full=full), scores, jax.random.normal(keys[2], (tokens, f))
+    inputs, scores = normal(1, tokens, d), normal(2, tokens, -(-f // block))
+    return inputs, ffn(f, d, full=full), scores, normal(3, tokens, f)
 
 
 def _loss(inputs, weights, scores, top_k, **options):
     outputs = sparse_ffn(inputs, weights, scores, top_k, **options)
     return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum(), outputs
+
+
+def _outputs(inputs, weights, scores, top_k, **options):
+    return jax.jit(partial(sparse_ffn, top_k=top_k, **options))(inputs, weights, scores)
 
 
 def _with_gradients(top_k, **options):
@@ -78,29 +83,27 @@ def test_kernels(ffn, backend, case):
 
 
 def test_a_block_that_every_token_wants_drops_none(ffn):
-    inputs, weights = jax.random.normal(jax.random.key(2), (300, 8)), ffn(64, 8)
+    inputs, weights = normal(2, 300, 8), ffn(64, 8)
     scores = jnp.zeros((300, 8)).at[:, 3].set(1.0)
-    wanted = sparse_ffn(inputs, weights, scores, 16, block_size=8, path="masked")
-    outputs = sparse_ffn(inputs, weights, scores, 16, block_size=8, path="block")
+    wanted = _outputs(inputs, weights, scores, 16, block_size=8, path="masked")
+    outputs = _outputs(inputs, weights, scores, 16, block_size=8, path="block")
     np.testing.assert_allclose(outputs, wanted, atol=1e-6)
 
 
 def test_unselected_neurons_have_no_gradient(ffn):
-    inputs, weights = jax.random.normal(jax.random.key(3), (4, 8)), ffn(32, 8)
+    inputs, weights = normal(3, 4, 8), ffn(32, 8)
     scores = jnp.tile(jnp.arange(32.0), (4, 1))
-    gradient = jax.grad(lambda w: sparse_ffn(inputs, w, scores, 5, path="gather").sum())(weights)
+    gradient = jax.jit(jax.grad(lambda w: sparse_ffn(inputs, w, scores, 5, path="gather").sum()))(weights)
     assert not gradient.w_in[:27].any() and gradient.w_in[27:].all()
 
 
 def test_sixteen_bit_products_are_summed_in_float32(ffn):
     weights = ffn(256, 64, dtype=jnp.bfloat16)
-    inputs = jax.random.normal(jax.random.key(4), (3, 64)).astype(jnp.bfloat16)
-    scores = jax.random.normal(jax.random.key(5), (3, 16))
-    exact = sparse_ffn(
-        *jax.tree.map(jnp.float32, (inputs, weights)), scores, 128, block_size=16, path="masked"
-    )
+    inputs = normal(4, 3, 64).astype(jnp.bfloat16)
+    scores = normal(5, 3, 16)
+    exact = _outputs(*jax.tree.map(jnp.float32, (inputs, weights)), scores, 128, block_size=16, path="masked")
     for path in ("masked", "gather", "block"):
-        outputs = sparse_ffn(inputs, weights, scores, 128, block_size=16, path=path)
+        outputs = _outputs(inputs, weights, scores, 128, block_size=16, path=path)
         assert outputs.dtype == jnp.bfloat16
         np.testing.assert_allclose(
             outputs.astype(jnp.float32), exact, atol=0.02 * float(jnp.abs(exact).max())
@@ -118,7 +121,7 @@ def test_kernels_have_the_exact_gelu():
 
 
 def test_extremes_of_the_count(ffn):
-    weights, inputs = ffn(32, 8, full=True), jax.random.normal(jax.random.key(6), (2, 3, 8))
+    weights, inputs = ffn(32, 8, full=True), normal(6, 2, 3, 8)
     scores = jnp.zeros((2, 3, 32))
     bias = jnp.broadcast_to(weights.b_out, inputs.shape)
     dense = dense_ffn(inputs, weights)
