@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -38,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=NO_TORCH))
         if item.get_closest_marker("golden"):
             item.add_marker(golden.needs_golden)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and the modules they import stay to the end: no collection has to visit them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
