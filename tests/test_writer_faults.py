@@ -167,9 +167,6 @@ KNOWN = {
     # replaced in one step, by these
     "checkpoint/native/durable.py": 2,
     "checkpoint/replace_file.py": 1,
-    "models/force_field/export_file.py": 1,
-    "models/ultra_sparse/exported_file.py": 1,
-    "models/sparse_inference/store_file.py": 1,
     "models/force_field/dataset_writer.py": 1,
     # into a stream or a picture in memory that one of those writes
     "checkpoint/npz_file.py": 1,

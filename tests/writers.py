@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsejax.bench import report as bench_report
-from sparsejax.checkpoint import gguf, json_file, npz_file, store, torch_file
+from sparsejax.checkpoint import export_file, gguf, json_file, npz_file, store, torch_file
 from sparsejax.checkpoint.errors import CheckpointError, ExportError
 from sparsejax.checkpoint.native import durable
-from sparsejax.models.force_field import export_file, labels
+from sparsejax.models.force_field import labels
 from sparsejax.models.force_field.dataset_errors import DatasetError
 from sparsejax.models.force_field.dataset_sources import write_extxyz
 from sparsejax.models.force_field.dataset_writer import DatasetWriter
@@ -20,7 +20,6 @@ from sparsejax.models.force_field.md.trajectory import Frame, TrajectoryWriter
 from sparsejax.models.force_field.structure import Structure
 from sparsejax.models.force_field.teachers import Failure
 from sparsejax.models.sparse_inference.store_file import write_neurons
-from sparsejax.models.ultra_sparse import exported_file
 from sparsejax.ops.sparse_ffn import FFNWeights
 from sparsejax.plots.style import single, write_figures
 from sparsejax.training.logs import RoundLog
@@ -85,11 +84,8 @@ WHOLE = {
         lambda path, v: gguf.write_gguf(path, {"a": v}, {"w": _numbers(v)}), "x.gguf", ExportError
     ),
     "neurons": Writer(_neurons, "x.neurons", ExportError),
-    "C and NumPy exports": Writer(
-        lambda path, v: exported_file.write_text(f"{v}\n" * 3000, path), "x.h", ValueError
-    ),
-    "StableHLO and ONNX exports": Writer(
-        lambda path, v: export_file.write_bytes(_numbers(v).tobytes(), path), "x.zip", ValueError
+    "exports": Writer(
+        lambda path, v: export_file.write_export(_numbers(v).tobytes(), path), "x.zip", ValueError
     ),
     "HDF5": Writer(_dataset, "x.h5", DatasetError),
     "HDF5, grown": Writer(lambda path, v: _dataset(path, v, "append"), "x.h5", DatasetError),

@@ -12,6 +12,7 @@ from sparsejax.checkpoint.gguf.open_file import OpenFile
 from sparsejax.checkpoint.gguf.tensor_types import READ, TensorType
 from sparsejax.checkpoint.torch_format.storages import aligned_empty
 from sparsejax.ops.quantized import FORMATS, QuantizedTensor, decode
+from sparsejax.ops.quantized.planes import Order
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +101,18 @@ class GGUFTensor:
             return decode(raw, self.format, self.size).reshape(self.shape)
         return raw.view(self.kind.dtype).astype(np.float32).reshape(self.shape)
 
-    def quantized(self) -> QuantizedTensor:
+    def quantized(self, order: Order = "rows") -> QuantizedTensor:
         """The tensor as the kernels take it: no number of it is changed.
+
+        Args:
+          order: of the planes in memory, see `QuantizedTensor`.
 
         Raises:
           GGUFError: integers or float64, a type that is not decoded here, or the file changed.
         """
         if self._readable().format not in FORMATS:
             raise GGUFError(f"tensor {self.name[:80]!r} holds {self.format} numbers, no weights", self.name)
-        return QuantizedTensor.from_bytes(self.raw(), self.format, self.shape)
+        return QuantizedTensor.from_bytes(self.raw(), self.format, self.shape, order=order)
 
     def view(self) -> Any:
         """Plain numbers as an array of their own type, blocks as a `QuantizedTensor`."""

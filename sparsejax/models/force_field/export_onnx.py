@@ -17,6 +17,7 @@ import jax.extend.core as jex
 import numpy as np
 from jax import Array
 
+from sparsejax.checkpoint.export_file import checked_target, write_export
 from sparsejax.models.force_field.config import ForceFieldConfig
 from sparsejax.models.force_field.edge_program import (
     EdgeInputs,
@@ -27,7 +28,6 @@ from sparsejax.models.force_field.edge_program import (
     edge_program,
     symbolic_inputs,
 )
-from sparsejax.models.force_field.export_file import checked_path, write_bytes
 from sparsejax.models.force_field.structure import Structure
 
 OPSET = 18
@@ -71,7 +71,7 @@ def export_onnx(force_field: Any, path: str | os.PathLike[str], *, stress: bool 
       ValueError: a dict is no force field; give a ForceField or a checkpoint of one
     """
     config, params = checked_force_field(force_field)
-    path = checked_path(path)
+    path = checked_target(path)
     if any(importlib.util.find_spec(name) is None for name in ("jax2onnx", "onnxruntime")):
         raise ValueError(_MISSING)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
@@ -82,7 +82,7 @@ def export_onnx(force_field: Any, path: str | os.PathLike[str], *, stress: bool 
             model.metadata_props.add(key=key, value=json.dumps(value))
         content = model.SerializeToString()
         _check(content, program, config)
-    return write_bytes(content, path)
+    return write_export(content, path)
 
 
 def _converted(program: Program) -> Any:

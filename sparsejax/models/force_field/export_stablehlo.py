@@ -15,13 +15,13 @@ from typing import Any
 import jax
 from jax import export
 
+from sparsejax.checkpoint.export_file import checked_target, write_export
 from sparsejax.models.force_field.edge_program import (
     checked_force_field,
     description,
     edge_program,
     symbolic_inputs,
 )
-from sparsejax.models.force_field.export_file import checked_path, write_bytes
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -88,7 +88,7 @@ def export_stablehlo(
       ValueError: a dict is no force field; give a ForceField or a checkpoint of one
     """
     config, params = checked_force_field(force_field)
-    path, platforms = checked_path(path), tuple(platforms)
+    path, platforms = checked_target(path), tuple(platforms)
     if unknown := [name for name in platforms if name not in (*PLATFORMS, "rocm")] or not platforms:
         raise ValueError(f"platforms must be some of 'cpu', 'cuda', 'rocm' and 'tpu', not {unknown or ()}")
     if importlib.util.find_spec("flatbuffers") is None:
@@ -105,7 +105,7 @@ def export_stablehlo(
         "platforms": list(platforms),
         "calling_convention_version": exported.calling_convention_version,
     }
-    return write_bytes(_archive(bytes(exported.serialize()), about), path)
+    return write_export(_archive(bytes(exported.serialize()), about), path)
 
 
 @contextmanager

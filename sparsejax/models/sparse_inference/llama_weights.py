@@ -12,9 +12,14 @@ import numpy as np
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_names import TensorPlace, at_path, nested, tensor_places
 from sparsejax.ops.quantized import QuantizedTensor
+from sparsejax.ops.quantized.planes import Order
 
 PLAIN_FORMATS = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
 """Formats of plain arrays."""
+
+ROW_BY_ROW = ("token_embd", "ffn_gate", "ffn_up")
+"""Quantised matrices of which single rows are read, tokens' and chosen neurons': their planes lie by rows. Of
+the others all rows are multiplied, or of ``ffn_down`` some columns: by columns that takes a quarter less."""
 
 
 def llama_params(
@@ -58,25 +63,6 @@ def llama_tensors(config: LlamaConfig, params: Mapping[str, Any]) -> dict[str, n
     return found
 
 
-def order_for_selection(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters whose quantised output matrices of FFNs lie neuron by neuron in memory.
-
-    Chosen neurons are then read from places that lie together; files and outputs stay the same.
-
-    Args:
-      params: of a `LlamaLM`.
-    """
-    return {
-        name: {
-            **part,
-            "ffn_down": {**part["ffn_down"], "weight": _columns(part["ffn_down"]["weight"])},
-        }
-        if "ffn_down" in part
-        else part
-        for name, part in params.items()
-    }
-
-
 def quantize_llama(
     config: LlamaConfig, params: Mapping[str, Any], kind: str, *, embedding: bool = True
 ) -> tuple[LlamaConfig, dict[str, Any]]:
@@ -109,7 +95,9 @@ def quantize_llama(
         if len(place.shape) == 2 and (embedding or place.name not in outer):
             array = np.asarray(leaf, np.float32)
             try:
-                leaf = QuantizedTensor.quantize(array.T if place.transposed else array, kind)
+                leaf = QuantizedTensor.quantize(
+                    array.T if place.transposed else array, kind, order=_order(place)
+                )
             except ValueError as error:
                 raise ValueError(f"{place.name}: {error}") from error
             formats.append((place.name, kind))
@@ -117,8 +105,9 @@ def quantize_llama(
     return LlamaConfig.from_json({**config.to_json(), "formats": formats}), nested(leaves)
 
 
-def _columns(weight: jax.Array | QuantizedTensor) -> jax.Array | QuantizedTensor:
-    return weight.ordered("columns") if isinstance(weight, QuantizedTensor) else weight
+def _order(place: TensorPlace) -> Order:
+    """How a quantised matrix lies in memory: rows are read one by one, or all of them are multiplied."""
+    return "rows" if place.path[-2] in ROW_BY_ROW else "columns"
 
 
 def _leaf(
@@ -126,7 +115,7 @@ def _leaf(
 ) -> jax.Array | QuantizedTensor:
     kept = config.format_of(place.name)
     if kept is not None and kept not in PLAIN_FORMATS:
-        return tensor.quantized()
+        return tensor.quantized(_order(place))
     array = np.asarray(tensor.dequantize())
     array = np.ascontiguousarray(array.T) if place.transposed else array
     return jnp.asarray(array, PLAIN_FORMATS[kept or "f32"] if dtype is None else dtype)

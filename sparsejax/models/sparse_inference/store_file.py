@@ -33,7 +33,7 @@ from sparsejax.checkpoint.errors import (
     TruncatedFileError,
     file_name,
 )
-from sparsejax.checkpoint.native.durable import sync
+from sparsejax.checkpoint.replace_file import replaced
 from sparsejax.models.sparse_inference.store_memory import bias_of
 from sparsejax.models.sparse_inference.store_units import (
     UnitLayout,
@@ -80,25 +80,15 @@ def write_neurons(
         raise ExportError(f"{file_name(path)}: neurons are written by little-endian machines only")
     layouts = [unit_layout(layer, unit) for layer in layers]
     header, offsets = _header(layers, layouts)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(_START.pack(MAGIC, VERSION, len(header)) + header)
-            for layer, layout, (bias_at, units_at) in zip(layers, layouts, offsets, strict=True):
-                if bias_at is not None:
-                    stream.seek(bias_at)
-                    stream.write(np.ascontiguousarray(bias_of(layer)).tobytes())
-                stream.seek(units_at)
-                for record in _records(unit_arrays(layer, layout), layout):
-                    stream.write(record)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        sync([path.parent])
-    except OSError as error:
-        raise ExportError(f"{file_name(path)}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as stream:
+        stream.write(_START.pack(MAGIC, VERSION, len(header)) + header)
+        for layer, layout, (bias_at, units_at) in zip(layers, layouts, offsets, strict=True):
+            if bias_at is not None:
+                stream.seek(bias_at)
+                stream.write(np.ascontiguousarray(bias_of(layer)).tobytes())
+            stream.seek(units_at)
+            for record in _records(unit_arrays(layer, layout), layout):
+                stream.write(record)
 
 
 class NeuronFile:

@@ -11,9 +11,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from sparsejax.checkpoint.export_file import checked_target, write_export
 from sparsejax.models.ultra_sparse.config import Activation
 from sparsejax.models.ultra_sparse.connections import Connections, ExportedWeights, net_connections
-from sparsejax.models.ultra_sparse.exported_file import checked_target, write_text
 from sparsejax.models.ultra_sparse.fuse import Trained
 from sparsejax.version import __version__
 
@@ -76,7 +76,8 @@ def export_c(
     path = checked_target(path)
     name = _checked_name(path.stem if name is None else name)
     columns, layers = net_connections(trained, weights)
-    return write_text(_header(name, trained.config.input_size, columns, layers, tanh), path)
+    header = _header(name, trained.config.input_size, columns, layers, tanh)
+    return write_export(header.encode("ascii"), path)
 
 
 def _header(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsejax.checkpoint.export_file import checked_target, write_export
 from sparsejax.models.ultra_sparse.connections import Connections, net_connections
-from sparsejax.models.ultra_sparse.exported_file import checked_target, write_text
 from sparsejax.models.ultra_sparse.fuse import Trained
 from sparsejax.version import __version__
 
@@ -41,7 +41,8 @@ def export_numpy(trained: Trained, path: str | os.PathLike[str]) -> Path:
     """
     path = checked_target(path)
     columns, layers = net_connections(trained)
-    return write_text(_module(trained.config.input_size, columns, layers), path)
+    module = _module(trained.config.input_size, columns, layers)
+    return write_export(module.encode("ascii"), path)
 
 
 _TEMPLATE = '''"""A net that reads {used} of {features} features, written by sparsejax {version}."""

@@ -19,11 +19,11 @@ from sparsejax.models.sparse_inference.llama_text_rows import batches, token_row
 from sparsejax.models.sparse_inference.llama_weights import (
     llama_params,
     llama_tensors,
-    order_for_selection,
     quantize_llama,
 )
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor
 from sparsejax.models.sparse_inference.predictor_ahead import LookAhead
+from sparsejax.ops.quantized import QuantizedTensor
 from tests.models.sparse_inference import llama_oracle
 
 CONFIG = LlamaConfig(vocab_size=29, d_model=32, d_ff=64, n_layers=2, n_heads=4, activation="relu")
@@ -90,6 +90,14 @@ def test_a_predictor_may_read_the_layer_before():
     close(run(MODEL, PARAMS, ahead, active_fraction=0.25), expected(lambda: best(16, lag=1, layers=(1,))))
 
 
+def is_quantized(leaf):
+    return isinstance(leaf, QuantizedTensor)
+
+
+def in_order(leaf, order):
+    return leaf.ordered(order) if is_quantized(leaf) else leaf
+
+
 def test_of_quantised_weights_whole_blocks_are_computed():
     config, params = quantize_llama(CONFIG, PARAMS, "q8_0")
     values = {
@@ -100,7 +108,10 @@ def test_of_quantised_weights_whole_blocks_are_computed():
     close(run(LlamaLM(config), params, PREDICTORS, active_fraction=0.5), wanted)
     few = TOKENS[:, :4]  # read tile by tile
     options = {"predictors": PREDICTORS, "active_fraction": 0.5, "capacity": 0}
-    for ordered in (params, order_for_selection(params)):
+    assert params["blk_0"]["ffn_gate"]["weight"].order == "rows"
+    assert params["blk_0"]["ffn_down"]["weight"].order == "columns"
+    for order in ("rows", "columns"):
+        ordered = jax.tree.map(lambda leaf: in_order(leaf, order), params, is_leaf=is_quantized)  # noqa: B023
         found = jax.jit(partial(LlamaLM(config).apply, **options))({"params": ordered}, few).logits
         close(found, wanted[:, :4])
 

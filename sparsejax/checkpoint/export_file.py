@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
+from sparsejax.checkpoint.errors import ExportError
+from sparsejax.checkpoint.replace_file import replaced
 
-def checked_path(path: str | os.PathLike[str]) -> Path:
+
+def checked_target(path: str | os.PathLike[str]) -> Path:
     """The path, if a file can lie there.
 
     Raises:
       ValueError: it is a directory, or its folder does not exist.
+
+    Example:
+      >>> checked_target("no such folder/net.h")
+      Traceback (most recent call last):
+      ValueError: no such folder/net.h cannot be written: there is no folder no such folder
     """
     path = Path(path)
     if os.path.isdir(path):  # unlike Path.is_dir, never raises
@@ -21,24 +28,28 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def write_bytes(content: bytes, path: Path) -> Path:
+def write_export(content: bytes, path: Path) -> Path:
     """Write exactly this path; an old file stays until the new one is whole.
+
+    Args:
+      content: of the file.
+      path: checked by `checked_target`.
 
     Returns:
       the path.
 
     Raises:
       ValueError: the file cannot be written.
+
+    Example:
+      >>> import tempfile
+      >>> path = write_export(b"int x;", Path(tempfile.mkdtemp()) / "x.h")
+      >>> path.read_bytes()
+      b'int x;'
     """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
     try:
-        with open(temporary, "xb") as stream:  # with the permissions of any new file
+        with replaced(path) as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    except ExportError as error:
+        raise ValueError(str(error)) from None
     return path
