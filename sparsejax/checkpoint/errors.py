@@ -102,12 +102,22 @@ class ExportError(CheckpointError):
     """A checkpoint cannot be written in the requested layout."""
 
 
-def shown(names: Iterable[str], limit: int = 5) -> str:
-    """The first ``limit`` names, quoted and none of them endless, and how many more there are."""
+def shown(names: Iterable[object], limit: int = 5) -> str:
+    """The first ``limit`` names, quoted and none of them endless, and how many more there are.
+
+    Names of a file need not be strings.
+    """
     names = list(names)
-    head = ", ".join(repr(name if len(name) <= 120 else f"{name[:100]}...") for name in names[:limit])
+    head = ", ".join(map(_quoted, names[:limit]))
     rest = len(names) - limit
     return f"{head} and {rest} more" if rest > 0 else head
+
+
+def _quoted(name: object) -> str:
+    if isinstance(name, str) and len(name) > 120:
+        return repr(f"{name[:100]}...")
+    text = repr(name)
+    return text if isinstance(name, str) or len(text) <= 120 else f"{text[:100]}..."
 
 
 def file_name(path: str | PathLike[str]) -> str:
