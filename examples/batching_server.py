@@ -6,12 +6,13 @@ Each step takes one token of every row: the next one of its prompt, or the one j
 its answer is given to the next prompt in the line at once, so short answers do not wait for long ones.
 """
 
+import contextlib
 import json
 import queue
 import sys
 import threading
 import urllib.request
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -56,6 +57,8 @@ class Batcher:
         while True:
             tokens, fresh, counts = np.zeros(ROWS, np.int32), np.zeros(ROWS, bool), np.zeros(ROWS, np.int32)
             for row in range(ROWS):
+                if jobs[row] and jobs[row].done.cancelled():
+                    jobs[row] = None  # nobody waits for it any more
                 if jobs[row] is None and not (any(jobs) and self.line.empty()):
                     jobs[row], fresh[row] = self.line.get(), True  # waits only while all rows are idle
                 if job := jobs[row]:
@@ -65,8 +68,9 @@ class Batcher:
                 if (job := jobs[row]) and not job.unread:
                     job.answer.append(token)
                     if len(job.answer) == job.count or token in self.tokenizer.stop_tokens:
-                        job.done.set_result(self.tokenizer.decode(job.answer, continues=True))
                         jobs[row] = None
+                        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+                            job.done.set_result(self.tokenizer.decode(job.answer, continues=True))
 
 
 class Server(BaseHTTPRequestHandler):
@@ -79,7 +83,11 @@ class Server(BaseHTTPRequestHandler):
     def do_POST(self):
         """Answers one prompt."""
         try:
-            self._tell(200, {"text": self._asked().result(PATIENCE)})
+            asked = self._asked()
+            try:
+                self._tell(200, {"text": asked.result(PATIENCE)})
+            finally:
+                asked.cancel()  # of no effect once the answer is there
         except (ValueError, RecursionError) as error:
             self._tell(400, {"error": " ".join(str(error).split())[:300]})
         except (queue.Full, TimeoutError):
@@ -87,9 +95,12 @@ class Server(BaseHTTPRequestHandler):
 
     def _asked(self) -> Future:
         size = self.headers.get("Content-Length", "")
-        if not size.isdecimal() or int(size[:20]) > MOST_BYTES:
+        if not size.isdecimal() or len(size) > 9 or int(size) > MOST_BYTES:
             raise ValueError(f"Content-Length must be a number of at most {MOST_BYTES}, not {size[:20]!r}")
-        body = json.loads(self.rfile.read(int(size)))
+        try:
+            body = json.loads(self.rfile.read(int(size)))
+        except TimeoutError:
+            raise ValueError("what Content-Length announced did not come in time") from None
         prompt, count = (body.get("prompt"), body.get("max_new_tokens", 20)) if type(body) is dict else (0, 0)
         if type(prompt) is not str or type(count) is not int or count < 1:
             raise ValueError('send {"prompt": text, "max_new_tokens": a whole number of at least 1}')

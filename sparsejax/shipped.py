@@ -83,7 +83,7 @@ def shipped_file(name: str) -> Path:
     for file in shipped_files(name):
         if file.path is not None:
             return file.path
-        raise NotReadableError(f"{name}: not in this installation; {_WAY_OUT}")
+        raise NotReadableError(f"{name}: not in this installation, or not as it was shipped; {_WAY_OUT}")
     raise NotReadableError(f"{name}: no such checkpoint is shipped; there are {shown(_names(), 20)}")
 
 
@@ -97,14 +97,17 @@ def told_missing(files: list[ShippedFile]) -> str | None:
     missing = [file.name for file in files if file.path is None]
     if not missing:
         return None
-    return f"not in this installation, so not shown: {', '.join(missing)}; {_WAY_OUT}"
+    return f"not in this installation, or not as shipped, so not shown: {', '.join(missing)}; {_WAY_OUT}"
 
 
 def _found(name: str, digest: str, expected: str, folders: tuple[Path, ...]) -> ShippedFile:
     for folder in folders:
-        path = folder / name
-        if path.is_file() and _digest(path) == digest:
-            return ShippedFile(name, path, folder / expected)
+        path, outputs = folder / name, folder / expected
+        try:
+            if path.is_file() and outputs.is_file() and _digest(path) == digest:
+                return ShippedFile(name, path, outputs)
+        except OSError:
+            continue  # a folder that may not be read has nothing for us
     return ShippedFile(name, None, None)
 
 

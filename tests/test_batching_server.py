@@ -107,3 +107,5 @@ def test_other_methods_and_lengths_are_refused(port):
     assert post(port, None, method="GET")[0] == 501
     status, text = post(port, "", headers={"Content-Length": "-1"})
     assert status == 400 and "Content-Length must be" in text
+    status, text = post(port, "", headers={"Content-Length": "0" * 20 + "3000014"})
+    assert status == 400 and "Content-Length must be" in text

@@ -131,7 +131,7 @@ def test_the_tests_of_the_tutorial_pass(extended):
 def test_the_tutorial_keeps_to_the_rules_of_the_house(extended):
     shutil.copy(ROOT / "tests" / "test_house.py", extended / "tests" / "test_house.py")
     done = run_in(
-        extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_house.py", "-k", "linear_"
+        extended, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_house.py", "-k", "linear_model"
     )
     assert re.search(r"\d+ passed", done.stdout) and "failed" not in done.stdout, done.stdout[-2000:]
 

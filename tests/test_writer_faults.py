@@ -161,8 +161,8 @@ def _fork(writer, old: Path, *, room: int | None = None, count: int | None = Non
         return "old" if path.read_bytes() == (old / writer.name).read_bytes() else "new"
 
 
-MAY_WRITE = re.compile(r"open\(|File\(|write_text|write_bytes|savez|savefig|tofile|dump\(")
-WRITING = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig", "tofile", "dump"}
+MAY_WRITE = re.compile(r"open\(|File\(|write_text|write_bytes|savez|savefig|tofile|dump\(|copyfile")
+WRITING = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig", "tofile", "dump", "copyfile"}
 KNOWN = {
     # replaced in one step, by these
     "checkpoint/native/durable.py": 2,
@@ -199,7 +199,8 @@ def _writes(node: ast.AST) -> bool:
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
     if name in ("open", "File") or getattr(node.func, "id", "") == "open":
-        modes = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        modes = [argument.value for argument in given if isinstance(argument, ast.Constant)]
         return any(isinstance(mode, str) and mode[:1] in "wxa" and len(mode) < 4 for mode in modes)
     return name in WRITING
 

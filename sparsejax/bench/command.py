@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sparsejax.bench.records import BENCHES, recorded
 from sparsejax.bench.report import Row, around_table, show_rows, update_readme, write_rows
-from sparsejax.version import __version__
 
 ALL = "all"
 SIZES = "force_field_sizes"
@@ -130,7 +129,7 @@ def bench(
     if outputs.report is not None:
         from sparsejax.bench.report_page import write_report
 
-        source = f"Rows recorded with sparsejax {__version__}." if from_results else "Measured by this run."
+        source = "Recorded rows." if from_results else "Measured by this run."
         print(*write_report(outputs.report, found, source), sep="\n")
 
 

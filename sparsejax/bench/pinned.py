@@ -1,8 +1,8 @@
 """Runs a benchmark in a child process in which every library has the same number of threads.
 
 XLA, OpenBLAS, OpenMP and numba each size a pool when they start and never change it. So the limits go
-into the environment of a fresh process, which binds itself to as many cores before it imports anything:
-what no variable reaches shares those cores with everyone else.
+into the environment of a fresh process, which binds itself to as many cores before it imports what is
+measured: what no variable reaches shares those cores with everyone else.
 """
 
 from __future__ import annotations
@@ -14,15 +14,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sparsejax.bench.report import Row, read_rows, write_rows
-from sparsejax.cli.vectors import with_wide_vectors
 
 # OpenBLAS's threads spin for 2 ** 28 cycles after a call, a tenth of a second, on the cores of whoever is
 # timed next: with 2 ** 22, 2 ms, NumPy takes as long as before, and XLA and torch up to half less.
 _SPINNING = {"OPENBLAS_THREAD_TIMEOUT": "22"}
+_WIDE = "--xla_cpu_prefer_vector_width=512"
+_SETTINGS = (
+    "Settings of every contestant's process: XLA may use vectors of 512 bits, as others do by themselves "
+    f"(XLA_FLAGS={_WIDE}), and OpenBLAS's threads stop spinning 2 ms after a call."
+)
+_INLINE = (
+    "JAX computes in the calling thread, as torch and NumPy do (JAX_CPU_ENABLE_ASYNC_DISPATCH=false): "
+    "handing a call of 200 us to another thread takes 60."
+)
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")
 
 
@@ -74,10 +83,11 @@ def run_pinned(
     Raises:
       RuntimeError: the child failed; its last lines are above the traceback.
     """
-    environment = {**with_wide_vectors(os.environ), **dict.fromkeys(_POOLS, str(threads)), **_SPINNING}
+    environment = {**os.environ, **dict.fromkeys(_POOLS, str(threads)), **_SPINNING}
     environment |= (
         {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if platforms is None else {"JAX_PLATFORMS": platforms}
     )
+    environment["XLA_FLAGS"] = f"{_WIDE} {environment.get('XLA_FLAGS', '')}".strip()
     if inline:
         environment["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
     # A compilation cache would report the time of a file read as compile time.
@@ -89,7 +99,8 @@ def run_pinned(
         done = subprocess.run(command, env=environment, check=False)
         if done.returncode:
             raise RuntimeError(f"the benchmark process of {module} ended with code {done.returncode}")
-        return read_rows(rows)
+        notes = [] if platforms is None else [_SETTINGS, _INLINE] if inline else [_SETTINGS]
+        return [replace(row, notes=[*row.notes, *notes]) for row in read_rows(rows)]
 
 
 def main() -> None:

@@ -29,10 +29,8 @@ _NOTE = (
     "each time, so that no call finds its weights in the cache. Inputs lie near a subspace, as those of "
     "trained networks do; biases let about the stated part of the neurons be active. Predictors are the "
     "principal directions of sample inputs, times the weights; of those in Q8_0 the float32 ones are "
-    "timed beside. JAX computes in the calling thread, as the others do "
-    "(JAX_CPU_ENABLE_ASYNC_DISPATCH=false): handing a call of 200 us to another thread takes 60. In "
-    "prefill, neurons differ in how often they act, as those of trained networks do, and stand in that "
-    "order. Recall is of the active among the k strongest."
+    "timed beside. In prefill, neurons differ in how often they act, as those of trained networks do, and "
+    "stand in that order. Recall is of the active among the k strongest."
 )
 
 

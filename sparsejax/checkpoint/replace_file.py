@@ -41,6 +41,8 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         sync([path.parent])
     except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and type(error) is not ValueError:
+            raise  # of a kind of its own, it says what is wrong, and where
         reason = getattr(error, "strerror", None) or error
         raise ExportError(f"{file_name(path)}: cannot be written ({reason})") from error
     finally:

@@ -17,7 +17,6 @@ from sparsejax.cli.files import convert, demo, inspect, verify
 from sparsejax.cli.force_field import benchmark, label, md, validate
 from sparsejax.cli.networks import bench, fill_mask, generate, plot, train
 from sparsejax.cli.sparse_inference import calibrate, with_family
-from sparsejax.cli.vectors import prefer_wide_vectors
 from sparsejax.version import __version__
 
 _LIBRARIES = {
@@ -53,8 +52,6 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``sparsejax`` command."""
-    if arguments is None:  # a process of our own
-        prefer_wide_vectors()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         print(f"sparsejax {__version__}")

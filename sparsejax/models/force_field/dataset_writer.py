@@ -88,6 +88,7 @@ class DatasetWriter:
         self._metadata = dict(metadata or {})
         self._file: Any = None
         self._temporary: Path | None = None
+        self._refused: DatasetError | None = None
         self._in_place = mode == "append" and self.path.exists()
         self._count = 0
         with self._writing():
@@ -108,7 +109,8 @@ class DatasetWriter:
 
         Raises:
           DatasetError: no atoms, an unknown element, shapes that do not fit, NaN, or a cell that does not
-            fit; nothing was added.
+            fit, and nothing was added; or the file cannot be written: what was not saved is lost, and every
+            later call raises the same.
         """
         name = f"{file_name(self.path)}: structure {self._count}"
         atoms, values = _checked(name, structure, energy, forces, stress)
@@ -138,7 +140,7 @@ class DatasetWriter:
 
     def save(self) -> None:
         """Put the file with all structures so far in place; more can be added after."""
-        if self._file is None:
+        if self._file is None and self._refused is None:
             return
         with self._writing():
             self._put_in_place()
@@ -172,7 +174,9 @@ class DatasetWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Tells what the system or HDF5 refuse in one line, and drops what was not saved."""
+        """Tells what the system or HDF5 refuse in one line, drops what was not saved, and writes no more."""
+        if self._refused is not None:
+            raise self._refused
         try:
             yield
         except (OSError, RuntimeError) as error:
@@ -180,7 +184,8 @@ class DatasetWriter:
             told = _SYSTEM_SAYS.search(str(error))
             reason = told[1] if told else getattr(error, "strerror", None) or str(error)
             reason = " ".join(reason.split())[:200]
-            raise DatasetError(f"{file_name(self.path)}: cannot be written ({reason})") from error
+            self._refused = DatasetError(f"{file_name(self.path)}: cannot be written ({reason})")
+            raise self._refused from error
 
     def _begin(self) -> None:
         """Open a file of another name that holds what is in place."""

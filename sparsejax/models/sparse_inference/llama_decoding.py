@@ -16,6 +16,7 @@ from sparsejax.models.sparse_inference.llama_state import LlamaState, grow_state
 from sparsejax.ops.decoding import Progress, one_token
 from sparsejax.ops.prompts import Prompts
 from sparsejax.ops.sampling import Rules
+from sparsejax.ops.vectors import jit_with_wide_vectors
 from sparsejax.typing import Logits, Params, RowTokens
 
 _LEAST_SEGMENT = 16
@@ -96,7 +97,9 @@ def prefill(
     """
     logits = jnp.zeros((len(prompts.tokens), network.model.config.vocab_size), jnp.float32)
     for tokens, counts in segments(prompts, segment):
-        logits, state = _read(*network[:2], network[2:], (logits, state), (tokens, counts))
+        logits, state = _read(
+            *network[:2], network[2:], (logits, state), (jnp.asarray(tokens), jnp.asarray(counts))
+        )
     return logits, state
 
 
@@ -109,7 +112,7 @@ def advance(network: Network, progress: Progress, rules: Rules) -> Progress:
     return _advance(*network[:2], network[2:], progress, rules)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+@partial(jit_with_wide_vectors, static_argnums=(0, 1), donate_argnums=3)
 def _advance(
     model: LlamaLM, options: SparseOptions, arrays: tuple[Any, ...], progress: Progress, rules: Rules
 ) -> Progress:
@@ -126,7 +129,7 @@ def _one_token(network: Network, rules: Rules, before: Progress) -> Progress:
     return one_token(rules, before, read)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+@partial(jit_with_wide_vectors, static_argnums=(0, 1), donate_argnums=3)
 def _read(
     model: LlamaLM,
     options: SparseOptions,

@@ -26,13 +26,17 @@ def quantize_predictor(predictor: Scorer, format: str = "q8_0") -> Scorer:  # no
       format: that `QuantizedTensor.quantize` takes; ranks and inputs must be whole blocks of it, 32 in Q8_0.
 
     Raises:
-      ValueError: no such format, or the rank or the inputs are not whole blocks.
+      ValueError: another kind of predictor, no such format, or a rank or inputs that are not whole blocks.
 
     Example:
       >>> predictor = LowRankPredictor(np.ones((32, 64), np.float32), np.ones((8, 32), np.float32))
       >>> quantize_predictor(predictor).scores(np.ones(64, np.float32)).round()[0]
       Array(2048., dtype=float32)
     """
+    if type(predictor) not in _MATRICES:
+        raise ValueError(
+            f"a {type(predictor).__name__} cannot be quantised; LowRankPredictor and MLPPredictor can"
+        )
     parts: dict[str, Any] = {}
     for name in _MATRICES[type(predictor)]:
         matrix = getattr(predictor, name)

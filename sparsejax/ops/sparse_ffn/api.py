@@ -42,12 +42,13 @@ def sparse_ffn(
       activation: a name in `ACTIVATIONS` or, of gated FFNs, `GATED_ACTIVATIONS`.
       path: how, never what. "masked" multiplies all neurons and keeps the selected; "gather" reads only
         selected rows, token by token; "block" multiplies each selected block with its tokens; "auto" is
-        `choose_path`. "dense" takes all neurons whatever the scores. Without blocks, "block" computes as
-        "masked", and so does "gather" with a traced ``top_k``, whose rows have no static number.
+        `choose_path`. Without blocks, "block" computes as "masked", and so does "gather" with a traced
+        ``top_k``, whose rows have no static number. Only "dense" computes something else: all neurons.
       backend: "auto", "xla", "reference" (masked, whatever the path) or "pallas" (blocks only).
 
     Returns:
       (*b, o) in the dtype of ``inputs``; 16-bit products are summed in float32. Scores get no gradient.
+      Forward-mode and second derivatives are those of "masked" alone.
 
     Raises:
       ValueError: shapes that do not fit, a negative ``top_k``, or an unknown activation, path or backend.

@@ -89,7 +89,7 @@ def top_k_mask(scores: Array, top_k: int | Array) -> Array:
         return (_ranks(keys) < top_k).reshape(scores.shape)
     if backends.platform() != "cpu" or len(keys) < 2 * CHUNK_ROWS:
         return _by_threshold(keys, top_k).reshape(scores.shape)
-    chunks = jnp.pad(keys, ((0, -len(keys) % CHUNK_ROWS), (0, 0))).reshape(-1, CHUNK_ROWS, count)
+    chunks = jnp.pad(keys, ((0, -len(keys) % CHUNK_ROWS), (0, 0)), mode="edge").reshape(-1, CHUNK_ROWS, count)
     mask = jax.lax.map(partial(_by_threshold, top_k=top_k), chunks)
     return mask.reshape(-1, count)[: len(keys)].reshape(scores.shape)
 

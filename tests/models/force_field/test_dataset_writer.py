@@ -171,3 +171,16 @@ def test_a_disk_that_fills_up_on_the_way_leaves_what_was_saved(room, tmp_path, m
     with DatasetWriter(path, mode="append") as writer:
         writer.add(*samples()[1])
     assert len(ForceFieldDataset(path)) == 2
+
+
+def test_after_a_failure_nothing_more_is_written_and_every_call_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_writer, "_HELD", 1)
+    writer = DatasetWriter(tmp_path / "x.h5")
+    told = r"x\.h5: cannot be written"
+    with full_disk(4096), pytest.raises(DatasetError, match=told):
+        for number in range(10**4):
+            writer.add(*samples((6,), seed=number)[0])
+    for call in (lambda: writer.add(*samples()[0]), writer.save, lambda: writer.__exit__(None, None, None)):
+        with pytest.raises(DatasetError, match=told):
+            call()
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.sparse_inference import LowRankPredictor, MLPPredictor, quantize_predictor
+from sparsejax.models.sparse_inference import Dense, LowRankPredictor, MLPPredictor, quantize_predictor
 from sparsejax.models.sparse_inference.calibrate_tune import mlp_of_low_rank
 from sparsejax.ops.quantized import QuantizedTensor
 
@@ -53,6 +53,11 @@ def test_quantising_again_changes_the_format_only():
 def test_what_cannot_be_quantised_is_named(rank, named, message):
     with pytest.raises(ValueError, match=message):
         quantize_predictor(LowRankPredictor.from_matrices(P[:rank], Q[:, :rank]), named)
+
+
+def test_other_predictors_are_refused():
+    with pytest.raises(ValueError, match="a Dense cannot be quantised"):
+        quantize_predictor(Dense(3))
 
 
 def test_a_network_of_two_layers_is_made_before_quantising():
