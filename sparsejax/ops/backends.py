@@ -115,7 +115,7 @@ SPARSE_FFN_BLOCK_PART = ((4096, 0.5), (1024, 0.25), (64, 0.125))
 
 def platform() -> Platform:
     """The platform that compiled code runs on: JAX's default one, or the one `target_platform` names."""
-    named = _TARGET.value
+    named: Platform | None = _TARGET.value
     if named is not None:
         return named
     name = jax.default_backend()

@@ -87,7 +87,8 @@ def begin(logits: Logits, state: Any, prompts: Prompts, rules: Rules, max_new_to
     """
     seen = jnp.asarray(prompts.seen(logits.shape[-1])) if "repetition_penalty" in rules.sampling else None
     room = max(_LEAST_ROOM, 1 << (max_new_tokens - 1).bit_length())
-    return _with_room(logits, state, seen, room)
+    progress: Progress = _with_room(logits, state, seen, room)
+    return progress
 
 
 @partial(jax.jit, static_argnums=3, donate_argnums=(0, 1))

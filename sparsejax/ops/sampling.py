@@ -242,4 +242,6 @@ def _largest(holds: Callable[[jax.Array], jax.Array], ranks: jax.Array) -> jax.A
         candidate = threshold | (jnp.uint32(1 << (_KEY_BITS - 1)) >> jnp.uint32(number))
         return jnp.where(holds(candidate), candidate, threshold)
 
-    return jax.lax.fori_loop(0, _KEY_BITS, with_bit, jnp.zeros((*ranks.shape[:-1], 1), jnp.uint32))
+    lowest = jnp.zeros((*ranks.shape[:-1], 1), jnp.uint32)
+    largest: jax.Array = jax.lax.fori_loop(0, _KEY_BITS, with_bit, lowest)
+    return largest

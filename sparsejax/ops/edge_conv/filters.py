@@ -148,7 +148,9 @@ def slopes(radial_filter: RadialFilter, distances: Array) -> Parts:
       radial_filter: with parts (*e, c).
       distances: (*e,) A.
     """
-    return jax.jvp(radial_filter.values, (distances,), (jnp.ones_like(distances),))[1]
+    found: Parts
+    _, found = jax.jvp(radial_filter.values, (distances,), (jnp.ones_like(distances),))
+    return found
 
 
 def _with_slopes(radial_filter: RadialFilter, distances: Array, mask: Array) -> tuple[Parts, Parts]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,11 @@ from jax import Array
 
 from sparsejax.ops import backends
 
+Operand = TypeVar("Operand")
+Result = TypeVar("Result")
 
-def kept(compute: Callable[[Any], Any], operand: Any, witness: Array) -> Any:
+
+def kept(compute: Callable[[Operand], Result], operand: Operand, witness: Array) -> Result:
     """``compute(operand)`` in a branch of its own, where fusion does not reach.
 
     Fused into a loop over edges, what belongs to a node would be computed once per edge, and a table read
@@ -32,4 +35,5 @@ def kept(compute: Callable[[Any], Any], operand: Any, witness: Array) -> Any:
     like = jax.eval_shape(compute, operand)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     always = ~(witness.reshape(-1)[0] < 0)  # true of NaN, too
-    return jax.lax.cond(always, compute, lambda _: zeros, operand)
+    result: Result = jax.lax.cond(always, compute, lambda _: zeros, operand)
+    return result

@@ -5,7 +5,7 @@ The gradient to features is the same sum over the neighbours' cotangents. That t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ class Slots(NamedTuple):
     def padded(self, nodes: int, slots: int) -> Slots:
         """With so many nodes, and so many slots per node, more; all of them empty."""
         widths = ((0, nodes), (0, slots))
-        more = jax.tree.map(lambda array: jnp.pad(array, widths), self)
+        more: Slots = jax.tree.map(lambda array: jnp.pad(array, widths), self)
         return more._replace(place=jnp.pad(self.place, widths, constant_values=-1))
 
 
@@ -78,7 +78,8 @@ def with_kernel(launch: Launch) -> Callable[..., tuple[Array, Array]]:
         else:
             weights = radial_filter
         pairs = _Pairs(weights, edges.directions, edges.distances, mask)
-        return _sums(compiled, (scalars, vectors), pairs, layout)
+        sums: tuple[Array, Array] = _sums(compiled, (scalars, vectors), pairs, layout)
+        return sums
 
     return edge_conv
 
@@ -147,7 +148,7 @@ def in_table(distances: Array, intervals: int, cutoff: float) -> tuple[Array, Ar
     return number, scaled - number.astype(scaled.dtype)
 
 
-def cubic(powers: Any, place: Array) -> Array:
+def cubic(powers: Iterable[Array], place: Array) -> Array:
     """The polynomial with coefficients of the powers 0 to 3."""
     a, b, c, d = powers
     return a + place * (b + place * (c + place * d))

@@ -65,7 +65,7 @@ def _padded(wide: int, array: Array) -> Array:
     return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)]) if more else array
 
 
-def _kernel(plan: _Plan, *refs) -> None:
+def _kernel(plan: _Plan, *refs: jax.Ref) -> None:
     count = plan.structure.num_leaves
     scalars, vectors, weights, slots = jax.tree.unflatten(plan.structure, refs[:count])
     outputs = refs[count:]

@@ -95,7 +95,7 @@ def _sums_block(block: int) -> tuple[int, int, int]:
     return block, 0, 0
 
 
-def _kernel(plan: _Plan, neighbours, place, *refs) -> None:
+def _kernel(plan: _Plan, neighbours: jax.Ref, place: jax.Ref, *refs: jax.Ref) -> None:
     *toward, features, rows, outputs, near_features, near_rows, arrived = refs
 
     def each(node: Array, act: Callable[[Any], None]) -> None:
@@ -129,7 +129,8 @@ def _kernel(plan: _Plan, neighbours, place, *refs) -> None:
 
         def visit(slot: Array, total: Array) -> Array:
             empty = place[node, slot] < 0
-            return jax.lax.cond(empty, lambda total: total, partial(add, slot), total)
+            reached: Array = jax.lax.cond(empty, lambda total: total, partial(add, slot), total)
+            return reached
 
         outputs[node] = _loop(plan.slots, visit, jnp.zeros(outputs.shape[1:], outputs.dtype))
         return carry

@@ -26,6 +26,12 @@ from sparsejax.ops.linear_recurrence.decay import (
     transition,
 )
 
+Kept = tuple[Pair, Decay, Pair, Array | None]
+"""States, decay, initial state and resets."""
+
+Gradients = tuple[Pair, Decay, Pair, None]
+"""Of drive, decay, initial state and resets."""
+
 
 class Run(Protocol):
     """A backend."""
@@ -54,14 +60,18 @@ def with_adjoint(run: Run) -> Run:
     """
 
     @partial(jax.custom_vjp, nondiff_argnums=(4,))
-    def recurrence(drive: Pair, decay: Decay, initial: Pair, reset: Array | None, reverse: bool):
+    def recurrence(
+        drive: Pair, decay: Decay, initial: Pair, reset: Array | None, reverse: bool
+    ) -> tuple[Pair, Pair]:
         return run(drive, decay, initial, reset, reverse=reverse)
 
-    def forward(drive: Pair, decay: Decay, initial: Pair, reset: Array | None, reverse: bool):
+    def forward(
+        drive: Pair, decay: Decay, initial: Pair, reset: Array | None, reverse: bool
+    ) -> tuple[tuple[Pair, Pair], Kept]:
         states, final = recurrence(drive, decay, initial, reset, reverse)
         return (states, final), (states, decay, initial, reset)
 
-    def backward(reverse: bool, kept: tuple, cotangents: tuple[Pair, Pair]):
+    def backward(reverse: bool, kept: Kept, cotangents: tuple[Pair, Pair]) -> Gradients:
         return _pull_back(recurrence, kept, cotangents, reverse=reverse)
 
     recurrence.defvjp(forward, backward)
@@ -69,12 +79,19 @@ def with_adjoint(run: Run) -> Run:
     def call(
         drive: Pair, decay: Decay, initial: Pair, reset: Array | None, *, reverse: bool = False
     ) -> tuple[Pair, Pair]:
-        return recurrence(drive, decay, initial, reset, reverse)
+        states_and_final: tuple[Pair, Pair] = recurrence(drive, decay, initial, reset, reverse)
+        return states_and_final
 
     return call
 
 
-def _pull_back(recurrence: Callable, kept: tuple, cotangents: tuple[Pair, Pair], *, reverse: bool) -> tuple:
+def _pull_back(
+    recurrence: Callable[[Pair, Decay, Pair, Array | None, bool], tuple[Pair, Pair]],
+    kept: Kept,
+    cotangents: tuple[Pair, Pair],
+    *,
+    reverse: bool,
+) -> Gradients:
     states, decay, initial, reset = kept
     dtype = accumulator(states[0].dtype)
     first, last = (-1, 0) if reverse else (0, -1)

@@ -26,6 +26,7 @@ def prefix(factor: Pair, drive: Pair, *, reverse: bool = False) -> Pair:
       drive: (b, t, k).
       reverse: run from the last step to the first.
     """
+    states: Pair
     _, states = jax.lax.associative_scan(_compose, (factor, drive), reverse=reverse, axis=1)
     return states
 

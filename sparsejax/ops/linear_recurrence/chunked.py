@@ -97,7 +97,8 @@ def _side_by_side(drive: Pair, factor: Pair) -> tuple[Pair, Pair]:
     start = (nothing, nothing), (nothing + 1, nothing)
     steps = jax.tree.map(_step_major, (drive, own))
     _, (states, products) = jax.lax.scan(step, start, steps)
-    return jax.tree.map(_step_minor, (states, products))
+    chunks: tuple[Pair, Pair] = jax.tree.map(_step_minor, (states, products))
+    return chunks
 
 
 def _last(pair: Pair) -> Pair:

@@ -36,7 +36,8 @@ class Decay(NamedTuple):
 
 def accumulator(dtype: DTypeLike) -> jnp.dtype:
     """The dtype that states are carried in: float64 for float64 drives, else float32."""
-    return jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
+    wide: jnp.dtype = jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
+    return wide
 
 
 def transition(decay: Decay, dtype: DTypeLike) -> Pair:

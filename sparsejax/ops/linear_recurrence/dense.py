@@ -22,6 +22,9 @@ from sparsejax.ops.linear_recurrence.truncation import Run, truncated
 
 DenseBackend = Literal["auto", "reference", "xla", "scan", "chunked", "diagonal"]
 
+Inputs = tuple[tuple[Array, Array | None], Array | None]
+"""The drive, real and imaginary or None, and the resets."""
+
 
 def dense_recurrence(
     drive: tuple[Array, Array | None],
@@ -103,13 +106,13 @@ def _by_eigenvectors(decay: Decay, mixing: Array, dtype: DTypeLike) -> Run:
     return partial(_diagonal, diagonal, np.asarray(mixing, np.float64))
 
 
-def _reference(decay: Decay, mixing: Array, inputs: tuple, initial: Pair) -> tuple[Pair, Pair]:
+def _reference(decay: Decay, mixing: Array, inputs: Inputs, initial: Pair) -> tuple[Pair, Pair]:
     """The formula as it is written, one step after another."""
     (real, imaginary), reset = inputs
     factor = transition(decay, mixing.dtype)
     keep = None if reset is None else ~reset.T[..., None]
 
-    def step(carry: Pair, at: tuple) -> tuple[Pair, Pair]:
+    def step(carry: Pair, at: tuple[Pair, Array | None]) -> tuple[Pair, Pair]:
         here, kept = at
         carried = multiply(factor, carry)
         if kept is not None:
@@ -124,7 +127,7 @@ def _reference(decay: Decay, mixing: Array, inputs: tuple, initial: Pair) -> tup
     return (jnp.swapaxes(states[0], 0, 1), jnp.swapaxes(states[1], 0, 1)), final
 
 
-def _stacked(steps: Steps, decay: Decay, mixing: Array, inputs: tuple, initial: Pair) -> tuple[Pair, Pair]:
+def _stacked(steps: Steps, decay: Decay, mixing: Array, inputs: Inputs, initial: Pair) -> tuple[Pair, Pair]:
     (real, imaginary), reset = inputs
     mixed = jnp.matmul(real, mixing, precision="highest")
     other = jnp.zeros_like(mixed) if imaginary is None else jnp.matmul(imaginary, mixing, precision="highest")
@@ -138,7 +141,7 @@ def _halves(stacked: Array) -> Pair:
     return real, imaginary
 
 
-def _diagonal(diagonal: Diagonal, mixing: np.ndarray, inputs: tuple, initial: Pair) -> tuple[Pair, Pair]:
+def _diagonal(diagonal: Diagonal, mixing: np.ndarray, inputs: Inputs, initial: Pair) -> tuple[Pair, Pair]:
     drive, reset = inputs
     decay = Decay(*(jnp.asarray(part, initial[0].dtype) for part in diagonal.decay))
     states, final = linear_recurrence(

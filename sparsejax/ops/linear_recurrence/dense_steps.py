@@ -19,6 +19,9 @@ CHUNK = 32
 Steps = Callable[[Array, Array, Array, Array | None], tuple[Array, Array]]
 """(drive (b, t, m), matrix (m, m), initial (b, m), reset (b, t)) -> states (b, t, m), final (b, m)."""
 
+Kept = tuple[Array, Array, Array, Array | None]
+"""States, matrix, initial state and resets."""
+
 
 def step_matrix(decay: Decay, mixing: Array) -> Array:
     """A with [real, imaginary] @ A = [real, imaginary] of (lambda c) @ mixing; (2k, 2k)."""
@@ -28,14 +31,16 @@ def step_matrix(decay: Decay, mixing: Array) -> Array:
 
 def _with_adjoint(steps: Steps) -> Steps:
     @jax.custom_vjp
-    def recurrence(drive: Array, matrix: Array, initial: Array, reset: Array | None):
+    def recurrence(drive: Array, matrix: Array, initial: Array, reset: Array | None) -> tuple[Array, Array]:
         return steps(drive, matrix, initial, reset)
 
-    def forward(drive: Array, matrix: Array, initial: Array, reset: Array | None):
+    def forward(
+        drive: Array, matrix: Array, initial: Array, reset: Array | None
+    ) -> tuple[tuple[Array, Array], Kept]:
         states, final = recurrence(drive, matrix, initial, reset)
         return (states, final), (states, matrix, initial, reset)
 
-    def backward(kept: tuple, cotangents: tuple[Array, Array]):
+    def backward(kept: Kept, cotangents: tuple[Array, Array]) -> tuple[Array, Array, Array, None]:
         states, matrix, initial, reset = kept
         source = cotangents[0].at[:, -1].add(cotangents[1])
         # Reversed, each step is cut where the one after it restarts; the first one has nothing to cut.

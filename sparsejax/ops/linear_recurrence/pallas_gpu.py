@@ -7,6 +7,7 @@ span, `associative.entering` carries those across, and a second launch writes th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def _launch(plan: _Plan, inputs: tuple[Array, ...], dtype: jnp.dtype) -> tuple[A
     else:
         in_specs += [one, one]
         outputs, out_specs = [states, states, ends, ends], [rows, rows, one, one]
-    return pl.pallas_call(
+    launched: tuple[Array, ...] = pl.pallas_call(
         partial(_kernel, plan, dtype),
         grid=(plan.batch, plan.spans, pl.cdiv(plan.width, plan.block)),
         in_specs=in_specs,
@@ -111,6 +112,7 @@ def _launch(plan: _Plan, inputs: tuple[Array, ...], dtype: jnp.dtype) -> tuple[A
         interpret=backends.interpret(),
         name="linear_recurrence_ends" if plan.only_ends else "linear_recurrence",
     )(*inputs)
+    return launched
 
 
 def _row_block(batch: int, span: int, column: int) -> tuple[int, int, int]:
@@ -132,7 +134,7 @@ def _batch_block(batch: int, span: int, column: int) -> tuple[int, int]:
     return batch, 0
 
 
-def _kernel(plan: _Plan, dtype: jnp.dtype, *refs) -> None:
+def _kernel(plan: _Plan, dtype: jnp.dtype, *refs: jax.Ref) -> None:
     drive, factor, rest = refs[:2], refs[2:4], list(refs[4:])
     keep = rest.pop(0) if plan.resets else None
     inside = pl.program_id(2) * plan.block + jnp.arange(plan.block) < plan.width
@@ -174,17 +176,17 @@ def _kernel(plan: _Plan, dtype: jnp.dtype, *refs) -> None:
         _write((ends[2], ends[3]), None, product, inside)
 
 
-def _read(pair: tuple, row: Array | None, live: Array, dtype: jnp.dtype) -> Pair:
+def _read(pair: Sequence[jax.Ref], row: Array | None, live: Array, dtype: jnp.dtype) -> Pair:
     real, imaginary = (plgpu.load(_at(ref, row), mask=live, other=0).astype(dtype) for ref in pair)
     return real, imaginary
 
 
-def _write(pair: tuple, row: Array | None, value: Pair, live: Array) -> None:
+def _write(pair: Sequence[jax.Ref], row: Array | None, value: Pair, live: Array) -> None:
     for ref, part in zip(pair, value, strict=True):
         plgpu.store(_at(ref, row), part.astype(ref.dtype), mask=live)
 
 
-def _at(ref: Any, row: Array | None) -> Any:
+def _at(ref: jax.Ref, row: Array | None) -> Any:
     """One row of a block. Its column offset is an int32 like ``row``, which the interpreter insists on."""
     columns = pl.ds(jnp.int32(0), ref.shape[-1])
     return ref.at[columns] if row is None else ref.at[row, columns]

@@ -100,7 +100,7 @@ def _width_block(row: int, column: int, chunk: int) -> tuple[int, int]:
     return 0, column
 
 
-def _kernel(plan: _Plan, dtype: jnp.dtype, *refs) -> None:
+def _kernel(plan: _Plan, dtype: jnp.dtype, *refs: jax.Ref) -> None:
     drive, factor, rest = refs[:2], refs[2:4], list(refs[4:])
     keep = rest.pop(0) if plan.resets else None
     initial, states, final, carry = (rest[i : i + 2] for i in (0, 2, 4, 6))
@@ -128,7 +128,7 @@ def _kernel(plan: _Plan, dtype: jnp.dtype, *refs) -> None:
         last = slice(0, 1) if plan.reverse else slice(plan.rows - 1, plan.rows)
         return every[0][last], every[1][last]
 
-    def _tile_factor(at) -> Pair:
+    def _tile_factor(at: slice | pl.Slice) -> Pair:
         by = tuple(ref[at, :] if plan.selective else ref[...] for ref in factor)
         by = tuple(jnp.broadcast_to(part, row.shape) for part in by)
         return (by[0], by[1]) if keep is None else (by[0] * keep[at, :], by[1] * keep[at, :])

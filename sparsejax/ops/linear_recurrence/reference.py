@@ -22,7 +22,7 @@ def run(
     keep = None if reset is None else _time_major(~reset)[..., None]
     per_step = (_time_major(factor[0]), _time_major(factor[1])) if decay.selective else None
 
-    def step(carry: Pair, at: tuple) -> tuple[Pair, Pair]:
+    def step(carry: Pair, at: tuple[Pair, Pair | None, Array | None]) -> tuple[Pair, Pair]:
         here, own_factor, kept = at
         carried = multiply(own_factor or factor, carry)
         if kept is not None:

@@ -204,13 +204,15 @@ class AffineTensor:
     def _elements(self, places: Array) -> Array:
         """float32 (*b) of the elements at ``places`` (*b)."""
         if self.bits == 4:
-            codes = (self.data[places // 2] >> ((places % 2) * 4).astype(jnp.uint8)) & 15
+            codes: Array = (self.data[places // 2] >> ((places % 2) * 4).astype(jnp.uint8)) & 15
         else:
             codes = self.data[places]
         if self.group_size is None:
-            return (codes.astype(jnp.int32) - self.zero_points).astype(jnp.float32) * self.scales
+            of_tensor: Array = (codes.astype(jnp.int32) - self.zero_points).astype(jnp.float32) * self.scales
+            return of_tensor
         group = places // self.group_size
-        return codes.astype(jnp.float32) * self.scales[group] + self.zero_points[group]
+        of_groups: Array = codes.astype(jnp.float32) * self.scales[group] + self.zero_points[group]
+        return of_groups
 
 
 def _by_tensor(flat: np.ndarray) -> tuple[ArrayLike, ArrayLike, ArrayLike]:

@@ -175,7 +175,8 @@ def _join_scales(scales: np.ndarray, mins: np.ndarray | None, layout: BlockForma
     if mins is None:
         raise ValueError(f"{layout.name} stores minima; give mins")
     if layout.name == "q2_k":
-        return scales | (mins << np.uint8(4))
+        joined: np.ndarray = scales | (mins << np.uint8(4))
+        return joined
     first = scales[:, :4] | ((scales[:, 4:] >> 4) << 6)
     second = mins[:, :4] | ((mins[:, 4:] >> 4) << 6)
     third = (scales[:, 4:] & 15) | ((mins[:, 4:] & 15) << 4)

@@ -37,7 +37,8 @@ def decode(raw: np.ndarray | bytes, format: str | BlockFormat, count: int | None
     flat = as_bytes(raw)
     blocks = checked_blocks(flat, layout, count)
     if layout.plain:
-        return flat.view(PLAIN_DTYPES[layout.name]).astype(np.float32)
+        plain: np.ndarray = flat.view(PLAIN_DTYPES[layout.name])
+        return plain.astype(np.float32)
     out = np.empty((len(blocks), layout.block), np.float32)
     for start in range(0, len(blocks), _CHUNK):
         part = slice(start, start + _CHUNK)

@@ -73,7 +73,8 @@ def round_half_away(values: np.ndarray) -> np.ndarray:
     """
     size = np.abs(values)
     whole = np.floor(size)
-    return np.copysign(whole + (size - whole >= 0.5), values).astype(values.dtype, copy=False)
+    rounded: np.ndarray = np.copysign(whole + (size - whole >= 0.5), values)
+    return rounded.astype(values.dtype, copy=False)
 
 
 def refuse_non_finite(values: np.ndarray, what: str) -> None:

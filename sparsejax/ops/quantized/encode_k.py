@@ -142,7 +142,8 @@ def _codes(x: np.ndarray, size: np.ndarray, least: int, most: int) -> np.ndarray
 
 
 def _clip(x: np.ndarray, least: int, most: int) -> np.ndarray:
-    return np.clip(x, np.float32(least), np.float32(most))
+    clipped: np.ndarray = np.clip(x, np.float32(least), np.float32(most))
+    return clipped
 
 
 def _inverse(d: np.ndarray) -> np.ndarray:
@@ -151,8 +152,9 @@ def _inverse(d: np.ndarray) -> np.ndarray:
 
 
 def _squares(x: np.ndarray) -> np.ndarray:
-    return np.einsum("...i,...i->...", x, x)
+    return _dots(x, x)
 
 
 def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.einsum("...i,...i->...", x, y)
+    sums: np.ndarray = np.einsum("...i,...i->...", x, y)
+    return sums

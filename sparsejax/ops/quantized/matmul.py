@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -116,7 +117,7 @@ def kernel_product(
     return pallas_tpu.product(plan, x, weights.planes, tiles, blocks)
 
 
-def each_token(function: Any, *of_tokens: Array) -> Array:
+def each_token(function: Callable[..., Array], *of_tokens: Array) -> Array:
     """``function`` of each token; a single one needs no loop.
 
     Args:
@@ -125,11 +126,13 @@ def each_token(function: Any, *of_tokens: Array) -> Array:
     """
     if of_tokens[0].shape[0] == 1:
         return function(*(part[0] for part in of_tokens))[None]
-    return jax.lax.map(lambda parts: function(*parts), of_tokens)
+    results: Array = jax.lax.map(lambda parts: function(*parts), of_tokens)
+    return results
 
 
 def _tiles(weights: QuantizedTensor) -> int:
-    return weights.planes["low"].shape[int(weights.order == "columns")]
+    codes: Array = weights.planes["low"]
+    return codes.shape[int(weights.order == "columns")]
 
 
 def _by_parts(flat: Array, weights: QuantizedTensor) -> Array:
@@ -148,5 +151,6 @@ def _by_parts(flat: Array, weights: QuantizedTensor) -> Array:
         products = flat @ matrix.reshape(flat.shape[1], size * lanes).astype(flat.dtype)
         return jax.lax.dynamic_update_slice(outputs, products, (jnp.zeros_like(start), start * lanes))
 
-    outputs = jnp.zeros((flat.shape[0], tiles * lanes), flat.dtype)
-    return jax.lax.fori_loop(0, math.ceil(tiles / size), add, outputs)
+    nothing = jnp.zeros((flat.shape[0], tiles * lanes), flat.dtype)
+    outputs: Array = jax.lax.fori_loop(0, math.ceil(tiles / size), add, nothing)
+    return outputs

@@ -76,7 +76,8 @@ def _kept(x: Array) -> Array:
     """
     if backends.platform() != "cpu":
         return x
-    return jax.lax.cond(jnp.isnan(x[0]), lambda x: jnp.full_like(x, jnp.nan), lambda x: x, x)
+    kept: Array = jax.lax.cond(jnp.isnan(x[0]), lambda x: jnp.full_like(x, jnp.nan), lambda x: x, x)
+    return kept
 
 
 def _group_product(planes: Planes, layout: BlockFormat, x: Array, group: int, of_b: int) -> Array:

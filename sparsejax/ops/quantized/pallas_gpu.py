@@ -39,7 +39,7 @@ def product(plan: Plan, x: Array, planes: dict[str, Array], tiles: Array, blocks
     tokens = 1 if count == 1 else min(MOST_TOKENS, max(LEAST_TOKENS, pl.next_power_of_2(count)))
     x = jnp.pad(x.astype(jnp.float32), ((0, -count % tokens), (0, 0)))
     chosen = jnp.zeros(1, jnp.int32) if blocks is None else blocks
-    out = pl.pallas_call(
+    out: Array = pl.pallas_call(
         partial(_kernel, plan, tuple(planes), blocks is not None, tokens),
         grid=(tiles.shape[0], x.shape[0] // tokens),
         out_shape=jax.ShapeDtypeStruct((tiles.shape[0], x.shape[0], width), jnp.float32),
@@ -50,7 +50,7 @@ def product(plan: Plan, x: Array, planes: dict[str, Array], tiles: Array, blocks
     return out.transpose(1, 0, 2).reshape(x.shape[0], -1)[:count]
 
 
-def _kernel(plan: Plan, names: tuple[str, ...], choose: bool, tokens: int, *refs) -> None:
+def _kernel(plan: Plan, names: tuple[str, ...], choose: bool, tokens: int, *refs: jax.Ref) -> None:
     tiles, blocks, x, *planes, out = refs
     tile, rows = tiles[pl.program_id(0)], pl.ds(pl.program_id(1) * tokens, tokens)
     step = plan.chunk * SUB_BLOCK
@@ -61,7 +61,8 @@ def _kernel(plan: Plan, names: tuple[str, ...], choose: bool, tokens: int, *refs
         values = chunk_values(plan, parts)
         columns = pl.ds(number * step, step)
         if tokens == 1:
-            return total + (values * x[0, columns][:, None]).sum(axis=0)[None]
+            row: Array = x[0, columns]
+            return total + (values * row[:, None]).sum(axis=0)[None]
         exact = jax.lax.Precision.HIGHEST
         return total + jnp.dot(x[rows, columns], values, precision=exact)
 
@@ -69,9 +70,10 @@ def _kernel(plan: Plan, names: tuple[str, ...], choose: bool, tokens: int, *refs
     out[pl.program_id(0), rows, :] = jax.lax.fori_loop(0, x.shape[1] // step, add, start)
 
 
-def _load(plan: Plan, name: str, ref, tile: Array, first: Array) -> Array:
+def _load(plan: Plan, name: str, ref: jax.Ref, tile: Array, first: Array) -> Array:
     """The plane's part of ``chunk`` sub-blocks from ``first`` on."""
     place: Any = pl.ds(first, plan.chunk)
     if name in ("d", "m"):
         place = pl.ds(jax.lax.div(first, plan.sub_blocks), max(1, plan.chunk // plan.sub_blocks))
-    return ref[tile, place] if plan.order == "rows" else ref[place, tile]
+    part: Array = ref[tile, place] if plan.order == "rows" else ref[place, tile]
+    return part

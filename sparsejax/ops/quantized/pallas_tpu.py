@@ -41,7 +41,7 @@ def product(plan: Plan, x: Array, planes: dict[str, Array], tiles: Array, blocks
     first = jnp.arange(steps, dtype=jnp.int32) * plan.chunk if blocks is None else blocks
     ready = {name: _with_rows(name, plane) for name, plane in planes.items()}
     of_tile = pl.BlockSpec((None, tokens, width), lambda i, n, j, tiles, first: (i, n, 0))
-    out = pl.pallas_call(
+    out: Array = pl.pallas_call(
         partial(_kernel, plan, tuple(ready)),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
@@ -80,7 +80,9 @@ def _spec(plan: Plan, name: str, plane: Array) -> pl.BlockSpec:
     return pl.BlockSpec((*shape, *plane.shape[-2:]), place)
 
 
-def _kernel(plan: Plan, names: tuple[str, ...], tiles, first, x, *refs) -> None:
+def _kernel(
+    plan: Plan, names: tuple[str, ...], tiles: jax.Ref, first: jax.Ref, x: jax.Ref, *refs: jax.Ref
+) -> None:
     del tiles, first
     *planes, out = refs
     parts = {

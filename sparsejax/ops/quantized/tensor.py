@@ -172,8 +172,8 @@ class QuantizedTensor:
           dtype(bfloat16)
         """
         if self.layout.plain:
-            values = self.planes["values"]
-            return (values.T if self.order == "columns" else values).astype(dtype)
+            stored: Array = self.planes["values"]
+            return (stored.T if self.order == "columns" else stored).astype(dtype)
         values = unpacking.values_of(self.planes, self.layout, self.order)
         return unpacking.as_matrix(values, _rows(self.shape), self.order).reshape(self.shape).astype(dtype)
 

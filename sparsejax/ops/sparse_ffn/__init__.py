@@ -1,6 +1,7 @@
 """Feed-forward parts of which each token uses only some neurons."""
 
-from sparsejax.ops.sparse_ffn.api import check_weights, choose_path, sparse_ffn
+from sparsejax.ops.sparse_ffn.api import check_weights, sparse_ffn
+from sparsejax.ops.sparse_ffn.choose import choose_path
 from sparsejax.ops.sparse_ffn.compact import mask_indices
 from sparsejax.ops.sparse_ffn.listed import listed_ffn, own_outputs, shared_outputs
 from sparsejax.ops.sparse_ffn.reference import dense_ffn, hidden_values, masked_ffn, with_bias

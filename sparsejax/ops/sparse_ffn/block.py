@@ -65,7 +65,8 @@ def tile_outputs(plan: Plan, flat: Array, weights: FFNWeights, tiles: Tiles) -> 
         return _added(outputs, tokens, block_outputs(plan, _rows(flat, tokens), weights, block))
 
     shape = flat.shape[0], weights.w_out.shape[1]
-    return jax.lax.fori_loop(0, tiles.used, add, jnp.zeros(shape, _wide(flat, weights)))
+    outputs: Array = jax.lax.fori_loop(0, tiles.used, add, jnp.zeros(shape, _wide(flat, weights)))
+    return outputs
 
 
 def _forward(plan: Plan, flat: Array, weights: FFNWeights, tiles: Tiles) -> tuple[Array, Any]:

@@ -40,7 +40,8 @@ def _words(mask: Array) -> Array:
     count = -(-places // _WORD)
     padded = jnp.pad(mask, ((0, 0), (0, count * _WORD - places))).reshape(rows, count, _WORD)
     bits = padded.astype(jnp.uint32) << jnp.arange(_WORD, dtype=jnp.uint32)
-    return jax.lax.optimization_barrier(bits.sum(axis=-1, dtype=jnp.uint32))
+    words: Array = jax.lax.optimization_barrier(bits.sum(axis=-1, dtype=jnp.uint32))
+    return words
 
 
 def _found(words: Array, places: int, size: int) -> Array:
@@ -66,7 +67,8 @@ def _first_reaching(total: Array, wanted: Array) -> Array:
         fewer = _taken(total, jnp.minimum(tried, count) - 1) < wanted
         below = jnp.where((tried <= count) & fewer, tried, below)
         step //= 2
-    return jax.lax.optimization_barrier(below)
+    first: Array = jax.lax.optimization_barrier(below)
+    return first
 
 
 def _set_bit(words: Array, rank: Array) -> Array:

@@ -79,7 +79,8 @@ def own_outputs(flat: Array, weights: FFNWeights, indices: Array, activation: st
     def one(token: tuple[Array, Array]) -> Array:
         return few_outputs(token[0][None], weights, token[1], activation)[0]
 
-    return jax.lax.map(one, (flat, indices))
+    outputs: Array = jax.lax.map(one, (flat, indices))
+    return outputs
 
 
 def shared_outputs(
@@ -104,7 +105,7 @@ def few_outputs(
 ) -> Array:
     """`shared_outputs` by sums over rows, which are read once from memory. Arguments as there."""
     # Without a barrier the search for an index would be repeated in every loop that reads its row.
-    there = jax.lax.optimization_barrier(jnp.clip(indices, 0, weights.w_in.shape[0] - 1))
+    there: Array = jax.lax.optimization_barrier(jnp.clip(indices, 0, weights.w_in.shape[0] - 1))
 
     def sums(matrix: Array, bias: Array | None) -> Array:
         products = row_products(matrix, there, flat)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
+from jax.tree_util import PyTreeDef
 
 from sparsejax.ops import backends
 from sparsejax.ops.sparse_ffn import kernel
@@ -24,7 +25,7 @@ LEAST = 16  # rows and columns of the smallest product
 def _launch(plan: Plan, rows: Array, weights: FFNWeights, tiles: Tiles) -> Array:
     weights = map_neurons(_padded, weights)
     rows = _padded(rows)
-    return pl.pallas_call(
+    outputs: Array = pl.pallas_call(
         partial(_kernel, plan, jax.tree.structure(weights)),
         grid=(rows.shape[0],),
         out_shape=jax.ShapeDtypeStruct(rows.shape, jnp.float32),
@@ -32,6 +33,7 @@ def _launch(plan: Plan, rows: Array, weights: FFNWeights, tiles: Tiles) -> Array
         interpret=backends.interpret(),
         name="sparse_ffn",
     )(tiles.blocks, tiles.used[None], rows, *(part for part in weights if part is not None))
+    return outputs
 
 
 def _padded(part: Array) -> Array:
@@ -45,7 +47,9 @@ def _padded(part: Array) -> Array:
     return jnp.pad(part, ((0, 0), (0, full - height), (0, wide - width)))
 
 
-def _kernel(plan: Plan, structure, blocks, used, rows, *refs) -> None:
+def _kernel(
+    plan: Plan, structure: PyTreeDef, blocks: jax.Ref, used: jax.Ref, rows: jax.Ref, *refs: jax.Ref
+) -> None:
     *parts, outputs = refs
     weights = FFNWeights(*jax.tree.unflatten(structure, parts))
     tile = pl.program_id(0)
@@ -67,13 +71,15 @@ def _kernel(plan: Plan, structure, blocks, used, rows, *refs) -> None:
         jax.lax.fori_loop(0, rows.shape[-1] // COLUMNS, write, None)
 
 
-def _along_rows(rows, tile: Array, block: Array, matrix, bias) -> Array:
+def _along_rows(
+    rows: jax.Ref, tile: Array, block: Array, matrix: jax.Ref | Array, bias: jax.Ref | Array | None
+) -> Array:
     def add(number: Array, total: Array) -> Array:
         left, right = rows[tile, :, _columns(number)], matrix[block, :, _columns(number)]
         return total + _dot(left, right.T)
 
     start = jnp.zeros((rows.shape[1], matrix.shape[1]), jnp.float32)
-    total = jax.lax.fori_loop(0, rows.shape[-1] // COLUMNS, add, start)
+    total: Array = jax.lax.fori_loop(0, rows.shape[-1] // COLUMNS, add, start)
     return total if bias is None else total + bias[block, 0, :].astype(jnp.float32)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.tree_util import PyTreeDef
 
 from sparsejax.ops import backends
 from sparsejax.ops.sparse_ffn import kernel
@@ -23,7 +24,7 @@ from sparsejax.ops.sparse_ffn.weights import FFNWeights
 def _launch(plan: Plan, rows: Array, weights: FFNWeights, tiles: Tiles) -> Array:
     present = [part for part in weights if part is not None]
     of_tile = pl.BlockSpec((None, *rows.shape[1:]), _tile_index)
-    return pl.pallas_call(
+    outputs: Array = pl.pallas_call(
         partial(_kernel, plan, jax.tree.structure(weights)),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
@@ -36,6 +37,7 @@ def _launch(plan: Plan, rows: Array, weights: FFNWeights, tiles: Tiles) -> Array
         interpret=backends.interpret(),
         name="sparse_ffn",
     )(tiles.blocks, tiles.used[None], rows, *present)
+    return outputs
 
 
 def _tile_index(tile: Array, blocks: Array, used: Array) -> tuple[Array, int, int]:
@@ -48,7 +50,9 @@ def _block_index(tile: Array, blocks: Array, used: Array) -> tuple[Array, int, i
     return blocks[tile], 0, 0
 
 
-def _kernel(plan: Plan, structure, blocks, used, rows, *refs) -> None:
+def _kernel(
+    plan: Plan, structure: PyTreeDef, blocks: jax.Ref, used: jax.Ref, rows: jax.Ref, *refs: jax.Ref
+) -> None:
     del blocks
     *parts, outputs = refs
     weights = FFNWeights(*jax.tree.unflatten(structure, parts))
@@ -61,7 +65,7 @@ def _kernel(plan: Plan, structure, blocks, used, rows, *refs) -> None:
         outputs[...] = _dot(hidden, weights.w_out[...], contracted=0)
 
 
-def _along_rows(rows: Array, matrix, bias) -> Array:
+def _along_rows(rows: Array, matrix: jax.Ref | Array, bias: jax.Ref | Array | None) -> Array:
     product = _dot(rows, matrix[...], contracted=1)
     return product if bias is None else product + bias[...].astype(product.dtype)
 

@@ -25,6 +25,9 @@ us by 4 pieces of 128, 98 by 16 of 32."""
 TOGETHER = 32
 """Rows that one pass across them adds up: 1.3 ms with 8, 1.0 with 16, 0.9 with 32, 1.0 with 64."""
 
+Kept = tuple[Array, Array, Array]
+"""The arguments of a product, for its gradient."""
+
 
 @jax.custom_vjp
 def row_products(matrix: Array, indices: Array, inputs: Array) -> Array:
@@ -84,24 +87,25 @@ def row_sum(values: Array, matrix: Array, indices: Array) -> Array:
     if len(passes) == 1:
         return passes[0]
     # A loop, since the terms would be fused with a sum over passes, and no longer be vectors.
-    return jax.lax.fori_loop(1, len(passes), lambda number, total: total + passes[number], passes[0])
+    total: Array = jax.lax.fori_loop(1, len(passes), lambda number, total: total + passes[number], passes[0])
+    return total
 
 
-def _products_forward(matrix, indices, inputs):
+def _products_forward(matrix: Array, indices: Array, inputs: Array) -> tuple[Array, Kept]:
     return row_products(matrix, indices, inputs), (matrix, indices, inputs)
 
 
-def _products_backward(kept, cotangent):
+def _products_backward(kept: Kept, cotangent: Array) -> tuple[Array, None, Array]:
     matrix, indices, inputs = kept
     of_inputs = row_sum(cotangent, matrix, indices).astype(inputs.dtype)
     return _added(matrix, indices, cotangent, inputs), None, of_inputs
 
 
-def _sum_forward(values, matrix, indices):
+def _sum_forward(values: Array, matrix: Array, indices: Array) -> tuple[Array, Kept]:
     return row_sum(values, matrix, indices), (values, matrix, indices)
 
 
-def _sum_backward(kept, cotangent):
+def _sum_backward(kept: Kept, cotangent: Array) -> tuple[Array, Array, None]:
     values, matrix, indices = kept
     of_values = row_products(matrix, indices, cotangent).astype(values.dtype)
     return of_values, _added(matrix, indices, values, cotangent), None

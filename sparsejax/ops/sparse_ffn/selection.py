@@ -90,7 +90,7 @@ def top_k_mask(scores: Array, top_k: int | Array) -> Array:
     if backends.platform() != "cpu" or len(keys) < 2 * CHUNK_ROWS:
         return _by_threshold(keys, top_k).reshape(scores.shape)
     chunks = jnp.pad(keys, ((0, -len(keys) % CHUNK_ROWS), (0, 0)), mode="edge").reshape(-1, CHUNK_ROWS, count)
-    mask = jax.lax.map(partial(_by_threshold, top_k=top_k), chunks)
+    mask: Array = jax.lax.map(partial(_by_threshold, top_k=top_k), chunks)
     return mask.reshape(-1, count)[: len(keys)].reshape(scores.shape)
 
 
@@ -159,7 +159,8 @@ def _by_threshold(keys: Array, top_k: Array) -> Array:
         return greater | (equal & (missing > 0))
 
     tied = (equal.sum(axis=-1, keepdims=True, dtype=jnp.int32) > missing) & (missing > 0)
-    return jax.lax.cond(tied.any(), first_of_equal, all_of_equal)
+    mask: Array = jax.lax.cond(tied.any(), first_of_equal, all_of_equal)
+    return mask
 
 
 def _smallest_selected(keys: Array, top_k: Array) -> Array:

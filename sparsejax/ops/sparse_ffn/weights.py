@@ -96,4 +96,5 @@ def map_neurons(function: Callable[[Array], Array], weights: FFNWeights) -> FFNW
       >>> map_neurons(lambda rows: rows[:2], FFNWeights(jnp.ones((8, 4)), jnp.ones((8, 4)))).w_in.shape
       (2, 4)
     """
-    return jax.tree.map(function, weights._replace(b_out=None))
+    mapped: FFNWeights = jax.tree.map(function, weights._replace(b_out=None))
+    return mapped
