@@ -134,4 +134,5 @@ def template(family: registry.Family, config: Any) -> dict[str, Any]:
     """Nested shapes and dtypes of a config's parameters, made without memory for them."""
     model = family.build(config)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *family.example_inputs(config)))
-    return variables["params"]
+    parameters: dict[str, Any] = variables["params"]
+    return parameters

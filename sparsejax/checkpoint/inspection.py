@@ -161,4 +161,5 @@ def _rows(tensors: Mapping[str, Any]) -> tuple[TensorRow, ...]:
 def _nbytes(value: Any) -> int:
     """Bytes in the file, which of blocks are not those of their numbers."""
     nbytes = getattr(value, "nbytes", None)
-    return math.prod(value.shape) * value.dtype.itemsize if nbytes is None else nbytes
+    size: int = math.prod(value.shape) * value.dtype.itemsize if nbytes is None else nbytes
+    return size

@@ -64,7 +64,7 @@ class Rule:
     tied_to: str | None = None
     derive: Callable[[State], np.ndarray] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what no export could write again."""
         if self.derive is not None and _PLACEHOLDER.search("".join(self.sources)):
             raise ValueError(f"the derived key {self.source!r} has a placeholder; give one rule per key")
@@ -252,7 +252,7 @@ _Members = dict[tuple[int, int], str]  # (position in rule.sources, stack index)
 def _group_sources(
     rules: Sequence[Rule], state: State
 ) -> tuple[list[tuple[Rule, dict[str, str], _Members]], list[str]]:
-    groups: dict[tuple, tuple[Rule, dict[str, str], _Members]] = {}
+    groups: dict[tuple[object, ...], tuple[Rule, dict[str, str], _Members]] = {}
     unused = []
     for key in state:
         for number, rule in enumerate(rules):
@@ -270,7 +270,7 @@ def _group_sources(
 def _group_targets(
     rules: Sequence[Rule], flat: State
 ) -> tuple[list[tuple[Rule, dict[str, str], list[str]]], list[str]]:
-    groups: dict[tuple, tuple[int, Rule, dict[str, str]]] = {}
+    groups: dict[tuple[object, ...], tuple[int, Rule, dict[str, str]]] = {}
     unused = []
     for path in flat:
         for number, rule in enumerate(rules):

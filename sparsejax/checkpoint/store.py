@@ -334,7 +334,8 @@ def _check_files(header: Header, prefix: str) -> None:
 
 def _place(sharding: jax.sharding.Sharding | jax.Device | None) -> jax.sharding.Sharding:
     if sharding is None:
-        return jax.device_put(np.zeros((), np.int8)).sharding
+        anywhere: jax.Array = jax.device_put(np.zeros((), np.int8))
+        return anywhere.sharding
     if isinstance(sharding, jax.Device):
         return jax.sharding.SingleDeviceSharding(sharding)
     return sharding

@@ -170,5 +170,5 @@ def _identical(a: Any, b: Any) -> bool:
     if is_packed(a) or is_packed(b):
         same_kind = is_packed(a) and is_packed(b) and (a.format, a.shape) == (b.format, b.shape)
         return same_kind and np.array_equal(a.to_bytes(), b.to_bytes())
-    a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    one, other = np.asarray(a), np.asarray(b)
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()

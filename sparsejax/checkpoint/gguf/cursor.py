@@ -53,11 +53,13 @@ class Cursor:
 
     def u32(self, what: str) -> int:
         """An unsigned number of 4 bytes."""
-        return _U32.unpack_from(self._data, self._advance(4, what))[0]
+        number: int = _U32.unpack_from(self._data, self._advance(4, what))[0]
+        return number
 
     def u64(self, what: str) -> int:
         """An unsigned number of 8 bytes."""
-        return _U64.unpack_from(self._data, self._advance(8, what))[0]
+        number: int = _U64.unpack_from(self._data, self._advance(8, what))[0]
+        return number
 
     def number(self, layout: struct.Struct, what: str) -> Any:
         """A number of the given layout."""

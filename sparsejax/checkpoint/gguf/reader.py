@@ -205,7 +205,7 @@ def _check_bools(values: np.ndarray, what: str, offset: int) -> None:
 
 
 def _alignment(metadata: dict[str, Any], types: dict[str, str]) -> int:
-    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    alignment: int = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     told = types.get("general.alignment", "u32")
     if told != "u32" or alignment < 1 or alignment & (alignment - 1):
         raise GGUFError(

@@ -94,7 +94,8 @@ def read_document(directory: Path) -> dict[str, Any]:
             f"{file_name(directory)}: written by format {version}; this is sparsejax {__version__}, "
             f"which reads up to {FORMAT_VERSION}: upgrade sparsejax"
         )
-    return document
+    fields: dict[str, Any] = document
+    return fields
 
 
 @contextmanager

@@ -54,7 +54,8 @@ def restore_numpy(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
     with _orbax() as ocp, ocp.PyTreeCheckpointer() as checkpointer:
         arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
         request = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=arguments)
-        return checkpointer.restore(folder, args=request)
+        arrays: dict[str, np.ndarray] = checkpointer.restore(folder, args=request)
+        return arrays
 
 
 @contextmanager

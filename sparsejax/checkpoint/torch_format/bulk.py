@@ -48,7 +48,7 @@ def read_arrays(refs: Sequence[TensorRef], *, verify: bool = True) -> list[np.nd
       >>> read_arrays([torch_file.open_file(path).tree["w"]])
       [array([0., 1., 2.])]
     """
-    arrays: dict[tuple, np.ndarray] = {}
+    arrays: dict[tuple[object, ...], np.ndarray] = {}
     jobs: dict[int, _StorageJob] = {}
     results = []
     for ref in refs:
@@ -180,7 +180,7 @@ def _share(tasks: list[Task], workers: int) -> None:
             done.result()
 
 
-def _work(tasks: list[Task], turn: itertools.count) -> None:
+def _work(tasks: list[Task], turn: itertools.count[int]) -> None:
     while (index := next(turn)) < len(tasks):
         tasks[index]()
 

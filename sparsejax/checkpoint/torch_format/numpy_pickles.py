@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -71,16 +72,17 @@ def from_buffer(raw: object, dtype: object, shape: object, order: object, *_axes
     if order not in ("C", "F"):
         raise UnsupportedTensorError(f"a NumPy array in axis order {str(order)[:10]!r} is refused")
     pickled = PickledArray()
-    pickled.array = _array(raw, dtype, shape, str(order))
+    pickled.array = _array(raw, dtype, shape, "F" if order == "F" else "C")
     return pickled
 
 
 def scalar(dtype: object, raw: object) -> np.generic:
     """``numpy.core.multiarray.scalar``: one number from its bytes."""
-    return _array(raw, dtype, (1,), "C")[0]
+    number: np.generic = _array(raw, dtype, (1,), "C")[0]
+    return number
 
 
-def _array(raw: object, dtype: object, shape: object, order: str) -> np.ndarray:
+def _array(raw: object, dtype: object, shape: object, order: Literal["C", "F"]) -> np.ndarray:
     if not isinstance(dtype, PickledDtype):
         raise ValueError("a NumPy value without a dtype")
     if isinstance(raw, str):  # from Python 2: a byte string that happened to be text
@@ -91,5 +93,5 @@ def _array(raw: object, dtype: object, shape: object, order: str) -> np.ndarray:
         raise ValueError("a NumPy array's shape is malformed")
     if math.prod(shape) * dtype.dtype.itemsize != len(raw):
         raise ValueError("a NumPy array's bytes do not fill its shape")
-    flat = np.frombuffer(raw, dtype.dtype)
-    return flat.astype(dtype.dtype.newbyteorder("="), copy=False).reshape(shape, order=order)  # type: ignore[call-overload]
+    flat: np.ndarray = np.frombuffer(raw, dtype.dtype)
+    return flat.astype(dtype.dtype.newbyteorder("="), copy=False).reshape(shape, order=order)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from mmap import mmap
+from typing import Any
 
 from sparsejax.checkpoint.errors import (
     CorruptFileError,
@@ -94,8 +95,8 @@ class Machine:
         self.build = build
         self.where = where
         self.budget = budget
-        self.stack: list = []
-        self.below: list[list] = []  # the stacks under each mark, out of reach until it is taken
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []  # the stacks under each mark, out of reach until it is taken
         self.memo: dict[int, object] = {}
         self.globals: set[str] = set()
         self.refused: dict[str, None] = {}
@@ -149,7 +150,7 @@ class Machine:
         """An unsigned little-endian integer of ``count`` bytes."""
         return int.from_bytes(self.take(count), "little")
 
-    def items(self) -> list:
+    def items(self) -> list[Any]:
         """What was pushed since the last mark."""
         found = self.stack
         self.stack = self.below.pop()
@@ -180,11 +181,11 @@ class Machine:
                 self.key(item)
         return REFUSED if self.has_refused(args) else target.call(*args)
 
-    def has_refused(self, values: tuple) -> bool:
+    def has_refused(self, values: tuple[object, ...]) -> bool:
         """Whether a refused global, or what it made, is among the values."""
         return bool(self.refused) and any(value is REFUSED for value in values)
 
-    def charge_contents(self, values: tuple) -> None:
+    def charge_contents(self, values: tuple[object, ...]) -> None:
         """Charges for the containers among ``values``, which a constructor may copy."""
         amount = 16 * len(values)
         for value in values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sparsejax.checkpoint.errors import (
     CheckpointError,
@@ -156,7 +156,7 @@ def _appends(machine: Machine) -> None:
     _extend(machine, machine.items())
 
 
-def _extend(machine: Machine, values: list | tuple) -> None:
+def _extend(machine: Machine, values: Sequence[object]) -> None:
     target = machine.stack[-1]
     if target is REFUSED:
         return
@@ -175,7 +175,7 @@ def _set_items(machine: Machine) -> None:
     _set_pairs(machine, machine.items())
 
 
-def _set_pairs(machine: Machine, items: list | tuple) -> None:
+def _set_pairs(machine: Machine, items: Sequence[object]) -> None:
     target = machine.stack[-1]
     if target is REFUSED:
         return

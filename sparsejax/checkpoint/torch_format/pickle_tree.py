@@ -79,7 +79,7 @@ class _Walk:
         self.done[key] = result
         return result
 
-    def _row(self, value: list | tuple, depth: int) -> tuple[object, int]:
+    def _row(self, value: list[object] | tuple[object, ...], depth: int) -> tuple[object, int]:
         if type(value) is TorchSize:
             return value, len(value)
         items = []
@@ -91,8 +91,8 @@ class _Walk:
         self.unique += len(items)
         return (items if isinstance(value, list) else tuple(items)), total
 
-    def _mapping(self, value: dict, depth: int) -> tuple[object, int]:
-        made: dict = type(value)() if type(value) in (OrderedDict, Counter) else {}
+    def _mapping(self, value: dict[object, object], depth: int) -> tuple[object, int]:
+        made: dict[object, object] = type(value)() if type(value) in (OrderedDict, Counter) else {}
         total = 1
         for key, item in value.items():
             made[key], count = self.visit(item, depth)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 LONGEST_INT = 255  # bytes that one LONG1 opcode can hold
 BATCH = 1000  # items set at once, as Python's own pickler does
@@ -91,7 +94,7 @@ class PickleWriter:
         """Makes a tuple of the last ``count`` values; above three, a mark must stand before them."""
         self._out += {0: b")", 1: b"\x85", 2: b"\x86", 3: b"\x87"}.get(count, b"t")
 
-    def batches(self, items: Iterable, one: bytes, many: bytes) -> Iterator:
+    def batches(self, items: Iterable[Item], one: bytes, many: bytes) -> Iterator[Item]:
         """Yields items to emit, and puts each batch of them into the container below."""
         batch = list(items)
         for low in range(0, len(batch), BATCH):

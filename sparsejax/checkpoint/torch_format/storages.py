@@ -17,6 +17,9 @@ import numpy as np
 
 from sparsejax.checkpoint.errors import CorruptFileError
 
+Identity = tuple[str, np.dtype, int, tuple[int, ...], tuple[int, ...], tuple[bool, bool]]
+"""Key of the storage, dtype, offset, shape, strides, and whether conjugated and negated."""
+
 MAX_DIMENSIONS = 64  # NumPy's own limit
 MAX_EXTENT = 2**62
 CHUNK_BYTES = 2 << 20  # worked on at once: small enough for a core's cache
@@ -57,7 +60,7 @@ class Storage:
     verified: bool = False
     _bytes: np.ndarray | None = None
     _native: dict[int, np.ndarray] = field(default_factory=dict)
-    _views: dict[tuple, np.ndarray] = field(default_factory=dict)
+    _views: dict[Identity, np.ndarray] = field(default_factory=dict)
 
     def raw(self, nbytes: int | None = None) -> np.ndarray:
         """The first ``nbytes`` bytes of the mapped file region (uint8, read-only, no copy)."""
@@ -183,7 +186,7 @@ class TensorRef:
         return True
 
     @property
-    def identity(self) -> tuple:
+    def identity(self) -> Identity:
         """Equal for two tensors of one file that are the same elements in the same order."""
         flags = (self.conjugated, self.negated)
         return (self.storage.key, self.dtype, self.offset, self.shape, self.strides, flags)
@@ -224,7 +227,7 @@ class TensorRef:
 
 
 def tensor_ref(
-    handle: StorageHandle, offset: int, shape: tuple, strides: tuple, dtype: np.dtype
+    handle: StorageHandle, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype
 ) -> TensorRef:
     """A tensor in a storage, after checking that it lies inside.
 

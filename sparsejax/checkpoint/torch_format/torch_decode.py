@@ -16,7 +16,7 @@ from sparsejax.checkpoint.torch_format import pickle_opcodes
 from sparsejax.checkpoint.torch_format.numpy_pickles import PickledArray, PickledDtype
 from sparsejax.checkpoint.torch_format.pickle_machine import Constructor, Machine
 from sparsejax.checkpoint.torch_format.pickle_tree import TreeError, rebuild
-from sparsejax.checkpoint.torch_format.storages import Storage, StorageHandle, TensorRef, tensor_ref
+from sparsejax.checkpoint.torch_format.storages import Identity, Storage, StorageHandle, TensorRef, tensor_ref
 from sparsejax.checkpoint.torch_format.torch_globals import ALLOWED, StorageType, build
 from sparsejax.checkpoint.torch_format.torch_zip import Archive, record
 
@@ -96,7 +96,9 @@ def decode_legacy(file: mmap, where: str) -> Decoded:
     return _decoded(tree, machine, len(file), where)
 
 
-def _machine(data: bytes | mmap, file_bytes: int, load: Callable, where: str, start: int = 0) -> Machine:
+def _machine(
+    data: bytes | mmap, file_bytes: int, load: Callable[[object], object], where: str, start: int = 0
+) -> Machine:
     budget = UNFOLDING * file_bytes + INTERPRETER_BYTES
     return Machine(
         data, allowed=ALLOWED, persistent_load=load, build=build, where=where, budget=budget, start=start
@@ -118,7 +120,7 @@ class _Leaves:
     def __init__(self, limit: int, where: str):
         self.limit = limit
         self.where = where
-        self.seen: dict[tuple, TensorRef] = {}
+        self.seen: dict[Identity, TensorRef] = {}
 
     def settle(self, value: object) -> object:
         if isinstance(value, StorageHandle):
@@ -162,7 +164,7 @@ def _check_version(raw: bytes | None, where: str) -> None:
         raise CorruptFileError(f"{where}: its version record is not 1 to {NEWEST_ZIP_VERSION}")
 
 
-def _storage_fields(identity: object, count: int) -> tuple[StorageType, str, int, tuple]:
+def _storage_fields(identity: object, count: int) -> tuple[StorageType, str, int, tuple[object, ...]]:
     """Type, key, number of elements and what else a persistent id holds."""
     if not isinstance(identity, tuple) or len(identity) != count or identity[0] != "storage":
         raise ValueError("a persistent id that is not a storage")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from sparsejax.checkpoint.torch_format.torch_types import (
 
 _DTYPE_NAMES = names_by_dtype()
 _STORAGE_NAMES = storages_by_dtype()
+
+Container = dict[object, object] | list[object] | tuple[object, ...] | set[object]
 
 
 def emit(value: object, survey: Survey, storages: Sequence[OutStorage], places: Sequence[Place]) -> bytes:
@@ -51,7 +54,7 @@ class _Emitter:
         else:
             self._atom(value.item() if isinstance(value, np.generic) else value)
 
-    def _shared(self, value: dict | list | tuple | set) -> None:
+    def _shared(self, value: Container) -> None:
         """A container; one met before is referred to."""
         if self.out.recall(id(value)):
             return
@@ -89,12 +92,12 @@ class _Emitter:
         else:
             self.out.text(str(value))
 
-    def _call(self, module: str, name: str, args: tuple) -> None:
+    def _call(self, module: str, name: str, args: tuple[object, ...]) -> None:
         self.out.name(module, name)
         self._tuple(args)
         self.out.raw(b"R")
 
-    def _tuple(self, items: tuple) -> None:
+    def _tuple(self, items: tuple[object, ...]) -> None:
         if isinstance(items, TorchSize):
             self.out.name("torch", "Size")
         if len(items) > 3:
@@ -103,18 +106,18 @@ class _Emitter:
             self.value(item)
         self.out.close_tuple(len(items))
 
-    def _list(self, items: Sequence) -> None:
+    def _list(self, items: Sequence[object]) -> None:
         self.out.raw(b"]")
         for item in self.out.batches(items, b"a", b"e"):
             self.value(item)
 
-    def _set(self, members: set) -> None:
+    def _set(self, members: set[object]) -> None:
         self.out.name("__builtin__", "set")
         self._list(sorted(members, key=lambda member: (type(member).__name__, repr(member))))
         self.out.close_tuple(1)
         self.out.raw(b"R")
 
-    def _mapping(self, value: dict) -> None:
+    def _mapping(self, value: dict[object, object]) -> None:
         if isinstance(value, Counter):
             self._counter(value)
             return
@@ -131,7 +134,7 @@ class _Emitter:
             self.value(metadata)
             self.out.raw(b"sb")
 
-    def _counter(self, value: Counter) -> None:
+    def _counter(self, value: Counter[object]) -> None:
         self.out.name("collections", "Counter")
         self.out.raw(b"}")
         self._items(value)
@@ -139,7 +142,7 @@ class _Emitter:
         self.out.raw(b"R")
         self.out.remember(id(value))
 
-    def _items(self, value: Mapping) -> None:
+    def _items(self, value: Mapping[Any, object]) -> None:
         for key, item in self.out.batches(value.items(), b"s", b"u"):
             self.value(key)
             self.value(item)

@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,8 @@ def build(target: object, state: object) -> None:
 # containers and Python values
 
 
-def _ordered_dict(*items: object) -> OrderedDict:
-    made: OrderedDict = OrderedDict()
+def _ordered_dict(*items: object) -> OrderedDict[str, object]:
+    made: OrderedDict[str, object] = OrderedDict()
     for pair in _listed(items):
         key, value = pair
         if not isinstance(key, str):
@@ -76,25 +77,25 @@ def _ordered_dict(*items: object) -> OrderedDict:
     return made
 
 
-def _counter(counts: object = None) -> Counter:
+def _counter(counts: object = None) -> Counter[object]:
     if counts is not None and type(counts) is not dict:
         raise TypeError("a Counter of something else than counts")
     return Counter(counts)
 
 
-def _default_dict(_factory: object = None) -> dict:
+def _default_dict(_factory: object = None) -> dict[object, object]:
     return {}
 
 
-def _set(*members: object) -> set:
+def _set(*members: object) -> set[object]:
     return set(_listed(members))
 
 
-def _frozenset(*members: object) -> frozenset:
+def _frozenset(*members: object) -> frozenset[object]:
     return frozenset(_listed(members))
 
 
-def _listed(args: tuple) -> list:
+def _listed(args: tuple[object, ...]) -> list[Any]:
     """The only argument, a list; an empty one if there is none."""
     if not args:
         return []
@@ -138,7 +139,7 @@ def _windows_path(*parts: object) -> str:
     return _joined(PureWindowsPath, _checked_parts(parts))
 
 
-def _checked_parts(parts: tuple) -> tuple[str, ...]:
+def _checked_parts(parts: tuple[Any, ...]) -> tuple[str, ...]:
     if len(parts) > MAX_PATH_PARTS or not all(isinstance(part, str) for part in parts):
         raise TypeError("a path of too many parts, or of something else than text")
     return parts
@@ -204,7 +205,11 @@ def _supported(name: TorchDtype) -> np.dtype:
 
 
 def _tensor(
-    handle: object, layout: Sequence, dtype: np.dtype, requires_grad: object = False, metadata: Sequence = ()
+    handle: object,
+    layout: Sequence[Any],
+    dtype: np.dtype,
+    requires_grad: object = False,
+    metadata: Sequence[object] = (),
 ) -> TensorRef:
     offset, shape, strides = layout
     if (

@@ -73,7 +73,9 @@ class Survey:
         else:
             self._check_atom(value, spot)
 
-    def _enter(self, value: dict | list | tuple, spot: str, depth: int) -> None:
+    def _enter(
+        self, value: dict[object, object] | list[object] | tuple[object, ...], spot: str, depth: int
+    ) -> None:
         if id(value) in self._open:
             raise ExportError(f"{self.where}: {spot} holds itself, which cannot be written")
         if id(value) in self._seen:
@@ -89,7 +91,7 @@ class Survey:
         self._open.remove(id(value))
         self._seen.add(id(value))
 
-    def _walk_mapping(self, value: dict, spot: str, depth: int) -> None:
+    def _walk_mapping(self, value: dict[object, object], spot: str, depth: int) -> None:
         for key, item in value.items():
             self._check_key(key, f"a key of {spot}")
             self.walk(item, f"{spot}[{_short(key)}]", depth)

@@ -177,7 +177,8 @@ def _data_start(info: zipfile.ZipInfo, file: mmap, where: str) -> int:
         raise CorruptFileError(f"{where}: a record's header disagrees with the zip directory")
     if method != zipfile.ZIP_STORED or flags & _ENCRYPTED:
         raise CorruptFileError(f"{where}: a record is compressed or encrypted, and such entries are refused")
-    return name_start + name_length + extra_length
+    start_of_data: int = name_start + name_length + extra_length
+    return start_of_data
 
 
 def _check_disjoint(spans: list[tuple[int, int]], where: str) -> None:

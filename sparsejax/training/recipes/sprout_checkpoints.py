@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.checkpoint.checkpoint import Checkpoint, Layout
+from sparsejax.checkpoint.checkpoint import Checkpoint
+from sparsejax.checkpoint.container import Layout
 from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.save import export_pt
 from sparsejax.models.sprout import SproutConfig

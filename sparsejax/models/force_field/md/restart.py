@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsejax.checkpoint import store
 from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.checkpoint.native.header import HEADER_FILE
 from sparsejax.models.force_field.md.run import Simulation
 from sparsejax.models.force_field.neighbors_in_jit.cells import Grid
 from sparsejax.models.force_field.neighbors_in_jit.plan import Plan
@@ -46,7 +47,7 @@ def saved_step(folder: Path) -> int | None:
     Raises:
       CheckpointError: the folder is damaged or holds something else.
     """
-    if not (folder / store.HEADER_FILE).exists():
+    if not (folder / HEADER_FILE).exists():
         return None
     return int(_header(folder).fields["step"])
 
