@@ -204,10 +204,11 @@ class _Session:
     def run(self, before: Saved) -> GradientState:
         """All steps that are left; none if a kill came between the stop and the end."""
         plan = self._plan
+        saved: GradientState = before.states
         if before.rounds and self._enough():
-            return before.states
-        return run_rounds(
-            before.states,
+            return saved
+        trained: GradientState = run_rounds(
+            saved,
             plan.advance(before),
             start=before.rounds,
             stop=plan.steps,
@@ -217,6 +218,7 @@ class _Session:
             save_rounds=plan.save_every,
             on_states=self.validate,
         )
+        return trained
 
     def record(self, done: int, records: Mapping[str, np.ndarray]) -> None:
         """Write the metrics of a call's steps."""

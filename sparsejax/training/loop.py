@@ -97,7 +97,8 @@ def compiled_rounds(advance: Advance, *, at_most: int, mesh: Mesh | None = None)
             states, record = side_by_side(states, data)
             return states, jax.tree.map(lambda rows, row: rows.at[number].set(row), records, record)
 
-        return jax.lax.fori_loop(0, count, body, (states, room))
+        carried: tuple[Any, Any] = jax.lax.fori_loop(0, count, body, (states, room))
+        return carried
 
     if mesh is not None:
         spread, whole = PartitionSpec(SEED_AXIS), PartitionSpec()

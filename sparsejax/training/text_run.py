@@ -272,7 +272,8 @@ def _evaluation(run: TextRun[Any, Any, Any], loss: LossFunction) -> Callable[[Gr
 
     def score(state: GradientState) -> Score:
         def of_batch(batch: Any) -> TokenLoss:
-            return evaluate(state.params, batch, state.key)
+            found: TokenLoss = evaluate(state.params, batch, state.key)
+            return found
 
         rows = run.settings.batch_size // run.settings.accumulate
         return token_weighted_score(of_batch, whole_batches(run.held_out, batch_size=rows, sharding=run.rows))

@@ -21,11 +21,11 @@ from sparsejax.models.force_field.batches import BucketedBatches
 from sparsejax.models.force_field.dataset import ForceFieldDataset
 from sparsejax.models.force_field.dataset_statistics import dataset_statistics
 from sparsejax.models.force_field.labels import label_dataset
+from sparsejax.models.force_field.losses import ForceFieldLoss
 from sparsejax.models.force_field.perturb import rattled
 from sparsejax.models.force_field.reference import evaluate
 from sparsejax.models.force_field.teachers import gfn2
 from sparsejax.training.recipes import force_field as recipe
-from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_scores import ForceFieldScore, scorer
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
 from sparsejax.training.recipes.manifest import described, record
@@ -123,7 +123,7 @@ def _score(ck: Checkpoint, path: Path) -> ForceFieldScore:
     with ForceFieldDataset(path) as dataset:
         batches = BucketedBatches(list(dataset), ck.config.cutoff, batch_size=32, buckets=1, shuffle=False)
     params: Params = ck.params
-    return scorer(ck.config, parts.ForceFieldLoss(), stress=False)(params, batches)
+    return scorer(ck.config, ForceFieldLoss(), stress=False)(params, batches)
 
 
 def _force_rms(batches: BucketedBatches) -> float:

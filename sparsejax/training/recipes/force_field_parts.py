@@ -231,14 +231,16 @@ def average_decay(settings: ForceFieldSettings) -> float:
 
 def network_of(settings: ForceFieldSettings, state: GradientState) -> Params:
     """The parameters to validate and to write: averaged, if they are."""
-    return average_of(state.optimizer) if average_decay(settings) else state.params
+    params: Params = average_of(state.optimizer) if average_decay(settings) else state.params
+    return params
 
 
 def first_state(config: ForceFieldConfig, chain: optax.GradientTransformation, key: Array) -> GradientState:
     """The state before the first step; pure."""
 
     def init(key: Array) -> Params:
-        return StudentForceField(config).init(key, example_graph(config))["params"]
+        params: Params = StudentForceField(config).init(key, example_graph(config))["params"]
+        return params
 
     return initial_state(init, chain, key)
 

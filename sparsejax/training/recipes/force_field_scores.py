@@ -102,7 +102,8 @@ def _count(name: str, labels: Quantities, masks: LossMasks) -> Array:
 def _pooled(losses: Iterable[tuple[Any, Mapping[str, Any]]], loss: ForceFieldLoss) -> float:
     terms = [terms for _, terms in losses]
     mean = partial(_mean, terms)
-    return sum(getattr(loss, f"{name}_weight") * mean(name) for name in terms[0])
+    total: float = sum(getattr(loss, f"{name}_weight") * mean(name) for name in terms[0])
+    return total
 
 
 def _mean(terms: Iterable[Mapping[str, Any]], name: str) -> float:

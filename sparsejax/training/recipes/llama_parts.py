@@ -228,4 +228,5 @@ def sharding_rules(config: LlamaConfig, parts: int) -> Sequence[Rule]:
 def initial_params(config: LlamaConfig, key: jax.Array) -> Params:
     """Parameters to begin with; pure."""
     tokens: Any = jnp.zeros((1, 1), jnp.int32)
-    return LlamaLM(config).init(key, tokens)["params"]
+    params: Params = LlamaLM(config).init(key, tokens)["params"]
+    return params

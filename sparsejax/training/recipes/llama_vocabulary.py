@@ -122,4 +122,5 @@ def _trained(texts: Iterable[str], room: int, cuts: Any, **options: Any) -> dict
     library.pre_tokenizer = cuts
     trainer = trainers.BpeTrainer(vocab_size=room, show_progress=False, special_tokens=[], **options)
     library.train_from_iterator(texts, trainer)
-    return json.loads(library.to_str())["model"]
+    model: dict[str, Any] = json.loads(library.to_str())["model"]
+    return model

@@ -90,7 +90,8 @@ def _evaluation(run: Prepared) -> Callable[[GradientState], Score]:
 
     def score(state: GradientState) -> Score:
         def loss(batch: Any) -> TokenLoss:
-            return evaluate(state.params, batch)
+            loss: TokenLoss = evaluate(state.params, batch)
+            return loss
 
         batches = whole_batches(
             run.held_out, batch_size=run.settings.batch_size, blank=run.held_out.blank, sharding=run.placed

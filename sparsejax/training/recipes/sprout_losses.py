@@ -180,7 +180,8 @@ class Objective:
                 found.append(router_loss(layer["scores"][0], values, top_k, version=version))
             return jnp.stack(found).mean()
 
-        return jax.lax.cond(due, loss, lambda _: jnp.zeros(()), params)
+        of_router: jax.Array = jax.lax.cond(due, loss, lambda _: jnp.zeros(()), params)
+        return of_router
 
 
 def _held(leaf: jax.Array) -> jax.Array:

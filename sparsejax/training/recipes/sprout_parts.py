@@ -147,4 +147,5 @@ def first_state(config: SproutConfig, settings: SproutSettings, steps: int, key:
 def initial_params(config: SproutConfig, key: jax.Array) -> Params:
     """Parameters to begin with; pure."""
     tokens: Any = jnp.zeros((1, 1), jnp.int32)
-    return SproutLM(config).init(key, tokens)["params"]
+    params: Params = SproutLM(config).init(key, tokens)["params"]
+    return params

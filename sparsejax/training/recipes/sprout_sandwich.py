@@ -98,7 +98,8 @@ def trained(
             state, records = steps(state, min(50, stop - done))
             if told is not None:
                 told(int(state.step), float(records["mlm_loss"].mean()))
-    return state.params
+    params: Params = state.params
+    return params
 
 
 def sandwich_loss(

@@ -135,4 +135,5 @@ def sharding_rules(config: TemporalEigenstateConfig, parts: int) -> Sequence[Rul
 def initial_params(config: TemporalEigenstateConfig, key: jax.Array) -> Params:
     """Parameters to begin with; pure."""
     tokens: Any = jnp.zeros((1, 1), jnp.int32)
-    return TemporalEigenstateNetwork(config).init(key, tokens)["params"]
+    params: Params = TemporalEigenstateNetwork(config).init(key, tokens)["params"]
+    return params

@@ -67,7 +67,7 @@ def adam_sine(
     )
     error = partial(evaluate, config, goal=goal)
 
-    def epoch(carry: tuple, _: None) -> tuple[tuple, None]:
+    def epoch(carry: tuple[Params, optax.OptState], _: None) -> tuple[tuple[Params, optax.OptState], None]:
         params, state = carry
         updates, state = optimizer.update(jax.grad(error)(params), state)
         return (optax.apply_updates(params, updates), state), None

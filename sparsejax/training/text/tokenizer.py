@@ -84,7 +84,8 @@ class JsonTokenizer:
     @property
     def vocabulary(self) -> dict[str, int]:
         """Ids by token."""
-        return self._library.get_vocab(with_added_tokens=True)
+        ids: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
+        return ids
 
     @property
     def special(self) -> frozenset[int]:
@@ -108,7 +109,8 @@ class JsonTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special ones left out."""
-        return self._library.decode([int(token) for token in ids], skip_special_tokens=True)
+        text: str = self._library.decode([int(token) for token in ids], skip_special_tokens=True)
+        return text
 
     def token(self, number: int) -> str:
         """The token of an id, as the vocabulary has it; "" beyond it."""

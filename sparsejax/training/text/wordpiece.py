@@ -42,7 +42,8 @@ def wordpiece_from_vocabulary(lines: Sequence[str]) -> str:
     words = (token for token in ids if not (token.startswith("[") and token.endswith("]")))
     library = _library(ids, lowercase=not any(token != token.lower() for token in words))
     _add_special(library, [name for names in NAMES.values() for name in names if name in ids])
-    return library.to_str()
+    written: str = library.to_str()
+    return written
 
 
 def trained_wordpiece(lines: Collection[str], vocab_size: int) -> str:
