@@ -100,6 +100,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
+        # `add` gives None, which is false.
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise CorruptFileError(f"the name {twice[:80]!r} occurs twice in one object")
     return _array(found) if found.keys() == _ARRAY_KEYS else found

@@ -26,6 +26,7 @@ class StringArray(Sequence[str]):
     """
 
     __slots__ = ("_ends", "_text")
+    # Equal to lists, which have no hash; the base class declares that there is one.
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, text: bytes, ends: np.ndarray):

@@ -99,6 +99,7 @@ class _Walk:
             total += count
         metadata = getattr(value, "_metadata", None)
         if metadata is not None:
+            # A plain OrderedDict declares no such attribute; torch sets it all the same.
             made._metadata, count = self.visit(metadata, depth)  # type: ignore[attr-defined]
             total += count
         return made, total

@@ -59,6 +59,7 @@ def build(target: object, state: object) -> None:
     elif type(target) is OrderedDict:
         metadata = state.get("_metadata") if isinstance(state, dict) else None
         if isinstance(metadata, dict):
+            # A plain OrderedDict declares no such attribute; torch sets it all the same.
             target._metadata = metadata  # type: ignore[attr-defined]
     else:
         raise TypeError(f"a state is set on a {type(target).__name__}")

@@ -169,6 +169,7 @@ def calibrate_network(source: Any, seen: Sequence[Any], unseen: Sequence[Any], f
     thresholds = tuple(_threshold(each.sparsity) for each in found)
     reports = tuple(_report(pair, threshold) for pair, threshold in zip(running, thresholds, strict=True))
     each = tuple(calibration.predictor for calibration in found)
+    # A calibrator promises any `Predictor`, and makes no others than a set holds.
     return Fitted(PredictorSet(each, thresholds, fit.active_fraction), reports)  # type: ignore[arg-type]
 
 
@@ -311,5 +312,6 @@ def _write_report(done: Calibrated, settings: LlamaCalibrateSettings) -> None:
         from sparsejax.plots.sparse_inference import perplexity_curves
         from sparsejax.plots.style import write_figures
 
+        # Mappings are invariant in their keys: those of text do not take the ways, which are text.
         figure = perplexity_curves({settings.model.stem: done.perplexities})  # type: ignore[dict-item]
         write_figures(done.directory / "plots", {"perplexity": figure})
