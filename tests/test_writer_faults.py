@@ -199,7 +199,7 @@ def _writes(node: ast.AST) -> bool:
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
     if name in ("open", "File") or getattr(node.func, "id", "") == "open":
-        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
         modes = [argument.value for argument in given if isinstance(argument, ast.Constant)]
         return any(isinstance(mode, str) and mode[:1] in "wxa" and len(mode) < 4 for mode in modes)
     return name in WRITING

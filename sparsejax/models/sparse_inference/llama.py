@@ -252,7 +252,7 @@ def initial_weight(key: jax.Array, place: TensorPlace, kept: str | None) -> Matr
     """A drawn matrix; zeros of a quantised format, which only files have weights for."""
     if kept is not None and kept not in _PLAIN:
         raw = np.zeros(byte_count(format_named(kept), place.shape), np.uint8)
-        return QuantizedTensor.from_bytes(raw, kept, place.shape)
+        return QuantizedTensor.from_bytes(raw, kept, place.shape, order=place.order)
     shape = place.shape[::-1] if place.transposed else place.shape
     return (jax.random.normal(key, shape) * _STD).astype(_PLAIN.get(kept or "", jnp.float32))
 

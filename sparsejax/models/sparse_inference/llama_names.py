@@ -8,8 +8,14 @@ from typing import Any, NamedTuple
 
 from sparsejax.checkpoint.errors import MissingKeyError, ShapeError, UnexpectedKeyError, shown
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.ops.quantized.planes import Order
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
+
+
+ROW_BY_ROW = ("token_embd", "ffn_gate", "ffn_up")
+"""Quantised matrices of which single rows are read, tokens' and chosen neurons': their planes lie by rows. Of
+the others all rows are multiplied, or of ``ffn_down`` some columns: by columns that takes a quarter less."""
 
 
 class TensorPlace(NamedTuple):
@@ -27,6 +33,11 @@ class TensorPlace(NamedTuple):
     path: tuple[str, ...]
     shape: tuple[int, ...]
     transposed: bool = False
+
+    @property
+    def order(self) -> Order:
+        """Of the planes in memory where the matrix is quantised."""
+        return "rows" if self.path[-2] in ROW_BY_ROW else "columns"
 
 
 def parameter_path(name: str) -> tuple[str, ...]:

@@ -12,14 +12,9 @@ import numpy as np
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_names import TensorPlace, at_path, nested, tensor_places
 from sparsejax.ops.quantized import QuantizedTensor
-from sparsejax.ops.quantized.planes import Order
 
 PLAIN_FORMATS = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
 """Formats of plain arrays."""
-
-ROW_BY_ROW = ("token_embd", "ffn_gate", "ffn_up")
-"""Quantised matrices of which single rows are read, tokens' and chosen neurons': their planes lie by rows. Of
-the others all rows are multiplied, or of ``ffn_down`` some columns: by columns that takes a quarter less."""
 
 
 def llama_params(
@@ -96,7 +91,7 @@ def quantize_llama(
             array = np.asarray(leaf, np.float32)
             try:
                 leaf = QuantizedTensor.quantize(
-                    array.T if place.transposed else array, kind, order=_order(place)
+                    array.T if place.transposed else array, kind, order=place.order
                 )
             except ValueError as error:
                 raise ValueError(f"{place.name}: {error}") from error
@@ -105,17 +100,12 @@ def quantize_llama(
     return LlamaConfig.from_json({**config.to_json(), "formats": formats}), nested(leaves)
 
 
-def _order(place: TensorPlace) -> Order:
-    """How a quantised matrix lies in memory: rows are read one by one, or all of them are multiplied."""
-    return "rows" if place.path[-2] in ROW_BY_ROW else "columns"
-
-
 def _leaf(
     config: LlamaConfig, place: TensorPlace, tensor: Any, dtype: jax.typing.DTypeLike | None
 ) -> jax.Array | QuantizedTensor:
     kept = config.format_of(place.name)
     if kept is not None and kept not in PLAIN_FORMATS:
-        return tensor.quantized(_order(place))
+        return tensor.quantized(place.order)
     array = np.asarray(tensor.dequantize())
     array = np.ascontiguousarray(array.T) if place.transposed else array
     return jnp.asarray(array, PLAIN_FORMATS[kept or "f32"] if dtype is None else dtype)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from sparsejax.checkpoint import npz_file
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.native import durable
 
@@ -38,7 +37,7 @@ def described(
       ('a.expected.npz', '2f782bec', 'small')
     """
     beside = path.with_suffix(".expected.npz")
-    np.savez(beside, **expected)
+    npz_file.write(dict(expected), beside)
     return {
         "file": path.name,
         "kind": ck.kind,

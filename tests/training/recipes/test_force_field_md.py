@@ -36,7 +36,7 @@ def _arguments(folder, **options):
         "filter": "exact",
         **options,
     }
-    words = []
+    words = ["md"]
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}"] if value is True else [f"--{name.replace('_', '-')}", value]
     return words
