@@ -166,7 +166,6 @@ WRITING = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig", 
 KNOWN = {
     # replaced in one step, by these
     "checkpoint/native/durable.py": 2,
-    "checkpoint/replace_file.py": 1,
     "models/force_field/dataset_writer.py": 2,
     # into a stream or a picture in memory that one of those writes
     "checkpoint/npz_file.py": 1,

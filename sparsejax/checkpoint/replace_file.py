@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from sparsejax.checkpoint.errors import ExportError, file_name
-from sparsejax.checkpoint.native.durable import sync
+from sparsejax.checkpoint.native.durable import replacing
 
 
 @contextmanager
@@ -32,25 +31,11 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
       b'abc'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
     try:
-        with open(temporary, "xb") as stream:  # with the permissions of any new file
+        with replacing(path) as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        sync([path.parent])
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) and type(error) is not ValueError:
             raise  # of a kind of its own, it says what is wrong, and where
         reason = getattr(error, "strerror", None) or error
         raise ExportError(f"{file_name(path)}: cannot be written ({reason})") from error
-    finally:
-        _forget(temporary)
-
-
-def _forget(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except (OSError, ValueError):
-        pass  # there is no such folder, or no such name is possible

@@ -50,12 +50,12 @@ class JsonCases:
         kind = rng.randrange(4)
         if kind < 2:
             self._file.write_bytes(damaged(rng.choice(self._files), rng))
-            return _timed(lambda: self._load(self._file))
+            return _timed(lambda: self._load(self._file), self._file.name)
         if kind == 2:
             (self._directory / HEADER_FILE).write_bytes(damaged(self._header, rng))
-            return _timed(lambda: self._load(self._directory))
+            return _timed(lambda: self._load(self._directory), self._directory.name)
         content = damaged(self._tree, rng)
-        return _timed(lambda: self._decode(content))
+        return _timed(lambda: self._decode(content), "")  # the file is named by who asked for its tree
 
     def _load(self, path: Path) -> None:
         sj.inspect(path)
@@ -69,14 +69,14 @@ class JsonCases:
         json_tree.decode(node, self._arrays)
 
 
-def _timed(read: Callable[[], None]) -> str:
+def _timed(read: Callable[[], None], name: str) -> str:
     start = time.process_time()
     try:
         read()
         outcome = "read"
     except CheckpointError as error:
         text = str(error)
-        assert "\n" not in text and len(text) < 1000, text
+        assert "\n" not in text and len(text) < 1000 and name in text, text
         outcome = type(error).__name__
     assert time.process_time() - start < SECONDS
     return outcome

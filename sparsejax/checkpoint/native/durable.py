@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def create_folder(folder: Path) -> None:
@@ -53,18 +53,31 @@ def replace_bytes(path: Path, content: bytes) -> None:
     Raises:
       OSError: the system refuses; names the file. What was there stays, and nothing else is left behind.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with replacing(path) as stream:
+            stream.write(content)
+    except OSError as error:
+        raise named(error, path) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file in one step, when the block ends without an error.
+
+    Raises:
+      OSError: the system refuses. What was there stays, and nothing else is left behind.
+    """
+    temporary = path.with_name(f"{path.name[:100]}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb") as stream:  # with the permissions of any new file
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(temporary, path)
         sync([path.parent])
-    except OSError as error:
-        with suppress(OSError):
+    finally:
+        with suppress(OSError, ValueError):  # there is no such folder, or no such name is possible
             temporary.unlink(missing_ok=True)
-        raise named(error, path) from error
 
 
 def named(error: OSError, path: Path) -> OSError:

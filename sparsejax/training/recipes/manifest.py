@@ -11,8 +11,7 @@ from typing import Any
 from sparsejax.checkpoint import npz_file
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.native import durable
-
-MANIFEST = "manifest.json"
+from sparsejax.shipped import MANIFEST
 
 
 def described(
