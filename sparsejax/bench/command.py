@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ class Outputs:
           folder: whether ``json_file`` is one.
 
         Raises:
-          ValueError: a file stands where a folder is needed, or the README lacks a mark.
+          ValueError: a file stands where a folder is needed, a folder cannot be made or written to, or the
+            README lacks a mark.
           ModuleNotFoundError: a report is wanted, and matplotlib is missing.
         """
         if self.report is not None:
@@ -54,6 +56,20 @@ class Outputs:
         if self.readme is not None:
             for name in names:
                 around_table(self.readme, name)
+        for flag, path in folders.items():
+            if path is not None:
+                _check_writable(path, flag)
+
+
+def _check_writable(folder: Path, flag: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: cannot be made ({error.strerror}); give another folder with {flag}"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: cannot be written to; give another folder with {flag}")
 
 
 def run_bench(

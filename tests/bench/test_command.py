@@ -68,6 +68,11 @@ def test_recorded_rows_are_taken_without_measuring(measured, readme, tmp_path, c
         ("force_field_sizes", {"outputs": ("json", None, "out")}, "leave out --json or --report"),
         ("all", {"outputs": ("file", None, None)}, "file: is a file; give a folder with --json"),
         ("ten", {"outputs": (None, None, "file")}, "file: is a file; give a folder with --report"),
+        (
+            "ten",
+            {"outputs": (None, None, "file/inner")},
+            "inner: cannot be made .Not a directory.; give another",
+        ),
         ("ten", {"outputs": ("folder", None, None)}, "folder: is a folder; give a file with --json"),
         ("ten", {"outputs": (None, "file", None)}, "file has no lines <!-- bench:ten:begin -->"),
     ],
