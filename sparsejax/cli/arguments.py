@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-Override = Annotated[
-    tuple[str, ...],
-    tyro.conf.arg(
-        metavar="NAME=VALUE", help="config values that the file does not tell, such as input_size=64"
-    ),
-]
+from sparsejax.training import override
+
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 
 
@@ -32,20 +27,7 @@ def one_line(*kinds: type[Exception]) -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
-def overrides_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """Values by name from texts NAME=VALUE; what is no JSON is a text.
-
-    Example:
-      >>> overrides_of(["input_size=64", "activation=relu"])
-      {'input_size': 64, 'activation': 'relu'}
-    """
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UserError(f"--override takes NAME=VALUE, not {pair!r}")
-        try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name] = text
-    return values
+def overrides_of(groups: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """What ``--override`` says, or a user's error."""
+    with one_line(ValueError):
+        return override.overrides_of(groups)

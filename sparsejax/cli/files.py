@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from sparsejax.cli.arguments import File, Override, UserError, overrides_of
+from sparsejax.cli.arguments import File, UserError, overrides_of
+from sparsejax.training.override import Override
 
 Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
 Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]

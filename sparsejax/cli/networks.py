@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sparsejax.cli.arguments import Override, one_line, overrides_of
+from sparsejax.cli.arguments import one_line, overrides_of
+from sparsejax.training.override import Override
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
 from sparsejax.training.recipes.llama_generate_settings import LlamaGenerateSettings
 from sparsejax.training.recipes.llama_settings import LlamaSettings

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
+from sparsejax.training.override import Override
 
 EnsembleName = Literal["nve", "nvt", "langevin", "nose-hoover", "npt", "minimize"]
 """What can be run; "nvt" is "langevin"."""
-
-Override = Annotated[
-    tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")
-]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ from typing import Annotated
 
 import tyro
 
-Override = Annotated[
-    tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")
-]
+from sparsejax.training.override import Override
 
 
 @dataclass(frozen=True)

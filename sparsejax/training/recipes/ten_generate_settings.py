@@ -8,11 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sparsejax.training.override import Override
+
 Texts = Annotated[
     tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")
-]
-Overrides = Annotated[
-    tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")
 ]
 
 
@@ -50,5 +49,5 @@ class TenGenerateSettings:
     tokenizer: Path | None = None
     stack: Literal["short", "long", "both"] | None = None
     variant: str | None = None
-    override: Overrides = ()
+    override: Override = ()
     echo: bool = True
