@@ -32,7 +32,7 @@ _HOMES = {
     "save": "checkpoint.save",
     "export_pt": "checkpoint.save",
 }
-_SUBPACKAGES = ("bench", "checkpoint", "plots", "training")
+_SUBPACKAGES = ("bench", "checkpoint", "ops", "plots", "training", "typing")
 
 __all__ = ["Checkpoint", "CheckpointError", "Report", "export_pt", "inspect", "load", "models", "save"]
 

@@ -48,3 +48,17 @@ def test_the_command_runs():
     program = "import sparsejax.cli; sparsejax.cli.main(['--version'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"sparsejax {sj.__version__}"
+
+
+def test_subpackages_and_families_are_there_when_they_are_first_used():
+    program = (
+        "import sparsejax as sj\n"
+        "print(*(part.__name__ for part in (sj.ops, sj.typing, sj.models.ten, sj.models.force_field)))\n"
+        "try: sj.models.none\n"
+        "except AttributeError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "sparsejax.ops sparsejax.typing sparsejax.models.ten sparsejax.models.force_field",
+        "module 'sparsejax.models' has no attribute 'none'",
+    ]

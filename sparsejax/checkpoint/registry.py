@@ -179,9 +179,14 @@ def identify(
         names the nearest.
       AmbiguousVariantError: several families do, or a family needs to be told the variant.
     """
-    candidates = _readers(families() if kind is None else {kind: find(kind)}, file_format)
-    found = {name: family.detect(tensors, metadata) for name, family in candidates.items()}
-    matches = {name: detected for name, detected in found.items() if detected is not None}
+    every = families()
+    candidates = _readers(every if kind is None else {kind: find(kind)}, file_format)
+    matches = _matches(candidates, tensors, metadata)
+    others = {} if matches or variant else _matches(_readers(every, file_format), tensors, metadata)
+    if others:
+        raise UnknownFormatError(f"is of kind {shown(others)}, not {kind!r}")
+    if not candidates:
+        raise UnknownFormatError(f"no {file_format} file is of kind {kind!r}")
     if variant is not None:
         named = [name for name in (matches or candidates) if variant in candidates[name].layouts]
         if not named:
@@ -205,15 +210,19 @@ def identify(
     return candidates[name], detected
 
 
-def _readers(candidates: Mapping[str, Family], file_format: str | None) -> Mapping[str, Family]:
-    readers = {
+def _readers(candidates: Mapping[str, Family], file_format: str | None) -> dict[str, Family]:
+    return {
         name: family
         for name, family in candidates.items()
         if file_format is None or file_format in family.reads
     }
-    if not readers:
-        raise UnknownFormatError(f"no {file_format} file is of kind {shown(candidates)}; leave kind= out")
-    return readers
+
+
+def _matches(
+    candidates: Mapping[str, Family], tensors: Tensors, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    found = {name: family.detect(tensors, metadata) for name, family in candidates.items()}
+    return {name: detected for name, detected in found.items() if detected is not None}
 
 
 def configure(

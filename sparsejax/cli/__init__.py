@@ -28,6 +28,10 @@ _LIBRARIES = {
     "force-field": ("ase", "h5py", "vesin"),
     "md": ("jax_md",),
     "distill": ("tblite",),
+    "gguf": ("gguf",),
+    "evolve": ("evosax",),
+    "export": ("flatbuffers",),
+    "onnx": ("jax2onnx", "onnxruntime"),
 }
 _EXTRAS = {library: extra for extra, libraries in _LIBRARIES.items() for library in libraries}
 
@@ -82,7 +86,8 @@ def _run(arguments: Sequence[str]) -> None:
 def _told(error: Exception) -> int:
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
-        extra = _EXTRAS.get((error.name or "").split(".")[0], "bench,plots")
-        text = f"{text}; install the extra that has it: pip install 'sparsejax[{extra}]'"
+        library = (error.name or "").split(".")[0]
+        how = f"install the extra that has it: pip install 'sparsejax[{_EXTRAS[library]}]'"
+        text = f"{text}; {how}" if library in _EXTRAS else text
     print(f"sparsejax: {text}", file=sys.stderr)
     return 1

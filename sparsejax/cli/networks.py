@@ -76,7 +76,8 @@ def bench(
       data: of the report of force_field_sizes: labelled structures to take errors from; the largest
         network's labels if not given.
       from_results: measure nothing; show, draw and write the rows that are recorded with the library.
-      threads: for every contestant alike.
+      threads: for every contestant of ultra_sparse alike; the others are measured with 2, or 1 where a row
+        says so.
       quick: fewer repetitions and smaller sizes.
     """
     from sparsejax.bench import command

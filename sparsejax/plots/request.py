@@ -72,8 +72,9 @@ def draw(request: PlotRequest) -> tuple[Path, ...]:
 def _sprout(request: PlotRequest, checkpoint: Path) -> tuple[Path, ...]:
     from sparsejax.checkpoint.load import load
     from sparsejax.plots.sprout_report import TextSource, draw_report
+    from sparsejax.training.run_folder import best_of
 
-    ck = load(checkpoint, kind="sprout", overrides=request.overrides)
+    ck = load(best_of(checkpoint), kind="sprout", overrides=request.overrides)
     text = TextSource(request.data, request.tokenizer, request.tokens)
     out = request.out or Path("sprout_plots")
     return draw_report(ck, out, text, top_k=request.top_k, name=checkpoint.stem)

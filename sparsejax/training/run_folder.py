@@ -85,7 +85,9 @@ def standing(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Stan
 
 def best_of(path: Path) -> Path:
     """The best network of a run's folder; any other path as it is."""
-    return path / "best" if (path / RUN_FILE).exists() and (path / "best").exists() else path
+    if not (path / RUN_FILE).exists():
+        return path
+    return next((path / name for name in ("best", "best.gguf") if (path / name).exists()), path)
 
 
 @contextmanager

@@ -126,3 +126,9 @@ def test_declared_families_are_imported_when_they_are_first_asked_for():
         "assert 'sparsejax.models.ultra_sparse.convert' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_file_of_another_kind_is_told_what_it_is(known):
+    with pytest.raises(UnknownFormatError, match="is of kind 'alpha', not 'beta'") as caught:
+        identify(tensors("a"), {}, kind="beta")
+    assert "nearest" not in str(caught.value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sparsejax.models.sparse_inference.config import CacheConfig, ModelConfig, SparsityConfig
 
 if TYPE_CHECKING:
+    from sparsejax.models.sparse_inference.batching import Batcher as Batcher
     from sparsejax.models.sparse_inference.cache_statistics import CacheStatistics as CacheStatistics
     from sparsejax.models.sparse_inference.calibration import Calibration as Calibration
     from sparsejax.models.sparse_inference.calibration import Calibrator as Calibrator
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AffineTensor": "gguf",
+    "Batcher": "batching",
     "CacheStatistics": "cache_statistics",
     "Calibration": "calibration",
     "Calibrator": "calibration",
@@ -151,6 +153,7 @@ _HOMES = {
 
 __all__ = [
     "AffineTensor",
+    "Batcher",
     "CacheConfig",
     "CacheStatistics",
     "Calibration",

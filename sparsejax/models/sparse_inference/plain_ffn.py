@@ -24,7 +24,7 @@ def with_plain_ffn(ck: Checkpoint) -> Checkpoint:
       >>> from sparsejax.models.sparse_inference.llama_weights import quantize_llama
       >>> config = LlamaConfig(vocab_size=9, d_model=32, d_ff=32, n_layers=1, n_heads=2, tied_output=True)
       >>> params = LlamaLM(config).init(jax.random.key(0), jnp.zeros((1, 1), int))["params"]
-      >>> ck = Checkpoint("sparse_inference", "llama", *quantize_llama(config, params, "q8_0"))
+      >>> ck = Checkpoint("sparse_inference", "gguf_llama", *quantize_llama(config, params, "q8_0"))
       >>> type(with_plain_ffn(ck).params["blk_0"]["attn_q"]["weight"]).__name__
       'QuantizedTensor'
       >>> with_plain_ffn(ck).params["blk_0"]["ffn_up"]["weight"].dtype

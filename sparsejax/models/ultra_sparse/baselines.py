@@ -90,7 +90,7 @@ def baselines(
     Source: specs/ultra_sparse.md sections 9 and 12.
     """
     if importlib.util.find_spec("sklearn") is None:
-        raise ModuleNotFoundError("the baselines need scikit-learn: pip install 'sparsejax[sklearn]'")
+        raise ModuleNotFoundError("the baselines need scikit-learn", name="sklearn")
     regression = problem.task == "regression"
     sparse = lasso(problem, max_nonzeros) if regression else sparse_logistic(problem, max_nonzeros)
     ridge = ridge_regression(problem) if regression else ridge_logistic(problem)

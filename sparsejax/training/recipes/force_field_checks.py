@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax.checkpoint.load import load
-from sparsejax.checkpoint.native.durable import replace_text
+from sparsejax.checkpoint.native.durable import replace_json
 from sparsejax.models.force_field import ForceField, md
 from sparsejax.models.force_field.nve_summary import RecordedRun, nve_summary
 from sparsejax.training.recipes.force_field_checks_settings import BenchmarkSettings, ValidateSettings
@@ -65,7 +65,7 @@ def validate(settings: ValidateSettings) -> dict[str, Any]:
     told = {"checkpoint": settings.checkpoint.name, "molecule": settings.molecule}
     summary = told | nve_summary(recorded, wall_time_s=seconds)
     if settings.output is not None:
-        replace_text(settings.output, json.dumps(summary, indent=2, default=float) + "\n")
+        replace_json(settings.output, json.loads(json.dumps(summary, default=float)))
     return summary
 
 

@@ -130,7 +130,7 @@ def calibrate_network(source: Any, seen: Sequence[Any], unseen: Sequence[Any], f
       ValueError: rows or numbers that cannot be right.
     """
     if not 0 < fit.active_fraction <= 1:
-        raise ValueError(f"--active-fraction must be above 0 and at most 1, not {fit.active_fraction}")
+        raise ValueError(f"active_fraction must be above 0 and at most 1, not {fit.active_fraction}")
     model, params = model_and_params(source)
     config, layers = model.config, range(model.config.n_layers)
     weights = [ffn_weights(params, layer) for layer in layers]

@@ -17,6 +17,7 @@ from sparsejax.models.sparse_inference.llama_source import tokenizer_of
 from sparsejax.models.sparse_inference.plain_ffn import plain_ffn_bytes, with_plain_ffn
 from sparsejax.training.recipes.llama_generate_settings import LlamaGenerateSettings
 from sparsejax.training.recipes.llama_predictors import read_predictors
+from sparsejax.training.run_folder import best_of
 from sparsejax.training.text.pieces import until
 
 _MOST_PLAIN_BYTES = 4 << 30
@@ -74,11 +75,12 @@ def generated_text(settings: LlamaGenerateSettings) -> Iterator[str]:
 
 
 def load_llama(path: Path) -> Checkpoint:
-    """A network in a GGUF file, or a sparsejax directory of one.
+    """A network in a GGUF file, a sparsejax directory of one, or the best of a run's folder.
 
     Raises:
       CheckpointError: it cannot be read, or holds something else.
     """
+    path = best_of(path)
     ck = load(path, kind="sparse_inference")
     if not isinstance(ck.config, LlamaConfig):
         raise UnknownFormatError(f"{file_name(path)}: holds {ck.kind}/{ck.variant}, no Llama")

@@ -82,9 +82,9 @@ class Objective:
         found = self._guesses(params, hidden, labels)
         metrics = {**(found.metrics or {}), MLM_LOSS: found.total}
         total = found.total
-        if self.settings.taught == "distillation":
+        if self.settings.taught == "distillation" or self.settings.balanced:
             visible = None if (ignored := self._ignored(inputs)) is None else ~ignored
-            taught = self._distilled(params, layers, top_k, visible)
+            taught = self._of_scores(params, layers, top_k, visible)
         elif self.settings.taught in {"all", "first10"}:
             taught = self._published(params, inputs, of_routers, top_k=top_k, step=step)
         else:
@@ -137,7 +137,7 @@ class Objective:
         """(b, t) True at padding; the published trainer attended to it."""
         return inputs == self._pad if self.settings.recipe == "default" else None
 
-    def _distilled(self, params: Params, layers: Any, top_k: Any, visible: Any) -> jax.Array:
+    def _of_scores(self, params: Params, layers: Any, top_k: Any, visible: Any) -> jax.Array:
         """Mean over layers; gradients reach the routers alone."""
         config, settings = self.config.ffn, self.settings
         blocks = config.selects_blocks or settings.selection == "block"
@@ -147,8 +147,10 @@ class Objective:
             ffn = params[f"layer_{number}"]["ffn"]
             inputs, fixed = jax.lax.stop_gradient((layer["ffn_in"][0], ffn))
             scores: Any = router.apply({"params": ffn["router"]}, inputs, fixed["w_in"], blocks=blocks)
-            values = activations(config, fixed, inputs)
-            loss = distillation_loss(scores, values, visible, block_size=config.block_size if blocks else 1)
+            loss = jnp.zeros(())
+            if settings.taught == "distillation":
+                values, size = activations(config, fixed, inputs), config.block_size if blocks else 1
+                loss += distillation_loss(scores, values, visible, block_size=size)
             if settings.load_balance_weight:
                 count = config.d_ff if top_k is None else top_k
                 selected = select(config, scores, count, blocks=blocks).units

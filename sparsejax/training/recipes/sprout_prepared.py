@@ -214,3 +214,8 @@ def _check_numbers(settings: SproutSettings) -> None:
     check_seed(settings.seed)
     if settings.recipe == "compat" and settings.selection == "block":
         raise ValueError("--recipe compat selects single neurons: leave --selection away")
+    if settings.balanced and (settings.recipe == "compat" or settings.taught in {"all", "first10"}):
+        raise ValueError(
+            "--load-balance-weight and --z-loss-weight go with --recipe default and --router-loss "
+            "distillation or none, not with the published losses"
+        )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 RouterLoss = Literal["auto", "none", "distillation", "all", "first10"]
 
@@ -47,8 +49,8 @@ class SproutSettings:
         published losses, in every layer at every step and in the first layer at every tenth; auto is
         distillation, or in compat none, and first10 for the router mlp.
       router_loss_weight: of that loss.
-      load_balance_weight: of even use of neurons, beside distillation.
-      z_loss_weight: of small router scores, beside distillation.
+      load_balance_weight: of even use of neurons; with the router losses distillation and none.
+      z_loss_weight: of small router scores; with the same.
       straight_through: routers learn from the language model's loss, too, through their selections.
       num_epochs: passes over the training lines.
       steps: optimiser steps, instead of --num-epochs.
@@ -65,13 +67,14 @@ class SproutSettings:
       eval_interval: steps between two validations.
       save_interval: steps between two saves of what --resume needs.
       plots: draw PNGs at the end (needs matplotlib).
-      resume: continue the unfinished run in --out, or begin if there is none.
+      resume: continue the unfinished run in --out, or begin if there is none; stands for the published
+        --resume_from PATH.
       quiet: print nothing but errors.
       plain: lines instead of a progress bar.
     """
 
     data: Path
-    out: Path
+    out: Annotated[Path, tyro.conf.arg(aliases=("--checkpoint-dir",))]
     recipe: Literal["default", "compat"] = "default"
     pattern: str = "*.txt"
     validation_data: Path | None = None
@@ -126,3 +129,8 @@ class SproutSettings:
         if self.recipe == "default":
             return "distillation"
         return "first10" if self.router == "mlp" else "none"
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the routers' scores have a loss of their own beside what they are taught."""
+        return self.load_balance_weight > 0 or self.z_loss_weight > 0

@@ -267,6 +267,12 @@ def test_further_losses_of_routers_add_to_what_they_are_taught(name):
     assert float(more["router_loss"]) > float(plain["router_loss"]) and after != before
 
 
+@pytest.mark.parametrize("name", ["load_balance_weight", "z_loss_weight"])
+def test_they_teach_alone_where_nothing_else_does(name):
+    _, found, learned = _learned(router_loss="none", **{name: 0.5})
+    assert float(found["router_loss"]) > 0 and learned > 0
+
+
 def test_bfloat16_computes_about_the_same_with_float32_gradients():
     given = settings_of()
     config = sprout_parts.network_config(given, 20)

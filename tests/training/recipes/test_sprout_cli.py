@@ -79,6 +79,9 @@ def test_small_or_missing_texts_are_told_before_anything_is_written(tmp_path, ca
     assert "is a file; give a folder" in refused(
         capsys, *given, text, "--out", text, "--steps", 20000, "--max_samples", 50
     )
+    for recipe_of in (("--recipe", "compat"), ("--router-loss", "all")):
+        told = refused(capsys, *given, text, *recipe_of, "--z-loss-weight", 0.1)
+        assert "go with --recipe default and --router-loss distillation or none" in told
     assert not out.exists()
 
 

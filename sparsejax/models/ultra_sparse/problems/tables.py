@@ -125,8 +125,6 @@ def _load(table: Table) -> tuple[np.ndarray, np.ndarray, list[str]]:
     try:
         from sklearn import datasets
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the problem {table!r} needs scikit-learn: pip install 'sparsejax[sklearn]'"
-        ) from error
+        raise ModuleNotFoundError(f"the problem {table!r} needs scikit-learn", name="sklearn") from error
     data = getattr(datasets, f"load_{table}")()
     return data.data.astype(np.float64), data.target, [str(name) for name in data.feature_names]
