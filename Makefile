@@ -1,5 +1,6 @@
 # make demo   from nothing to a table of verified, timed models and demo/report.html
 # make test   everything that needs no accelerator; WITH_TORCH=1 adds the cross-checks against real torch
+# make coverage  the same, and the lines of sparsejax/ that nothing ran; fails below 90 %
 # make lint   format, lint, types
 # make fuzz   damaged files of all kinds for SECONDS=60; make soak: long runs for MINUTES=5, memory watched
 # make docs   build the documentation, strictly, into site/
@@ -26,9 +27,9 @@ WORKERS ?= 2
 MINOR := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := constraints/$(MINOR).txt
 # Compiled programs are kept between runs; the folder is ignored by git.
-test test-core: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+test test-core coverage: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: demo test test-core lint docs fuzz soak bench wheel clean
+.PHONY: demo test test-core coverage lint docs fuzz soak bench wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed-demo
@@ -36,6 +37,12 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-test $(if $(WITH_TORCH),$(VENV)/installed-torch)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(PYTEST_ARGS)
+
+coverage: $(VENV)/installed-test $(if $(WITH_TORCH),$(VENV)/installed-torch)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist worksteal -q $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under=90
 
 test-core: $(VENV)/installed-core
 	$(BIN)/python -m pytest -n $(WORKERS) -q $(CORE) $(PYTEST_ARGS)
@@ -75,4 +82,4 @@ $(VENV)/installed-torch: $(CONSTRAINTS) | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .cache demo site
+	rm -rf $(VENV) .cache .coverage* demo site
