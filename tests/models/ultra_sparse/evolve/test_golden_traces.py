@@ -120,7 +120,7 @@ def test_every_generation_of_a_recorded_gsa_is_reproduced():
     goal = objective(stored["X"], stored["Y"])
     search = Gsa(net, size, count, config["sa_steps"], config["seed_fraction"], CORE)
     members = net_params(*(stored[f"init_pop_{key}"] for key in ("input_indices", "w1", "b1", "w2", "b2")))
-    losses = jax.vmap(lambda own: evaluate(net, own, goal))(members)
+    losses = jax.jit(jax.vmap(lambda own: evaluate(net, own, goal)))(members)
     first = jnp.argmin(losses)
     state = Population(
         jax.random.key(0),
@@ -168,18 +168,29 @@ def tables_along(own, net, rates, goal):
     """
     shape = own["sa_accept_u"].shape
     before = np.repeat(own["sa_start_indices"][:, None], shape[1], axis=1)
-    take = jax.jit(jax.vmap(lambda chain, steps: walk(chain, steps, CORE, partial(evaluate, net, goal=goal))))
+    params = net_params(own["sa_start_indices"], *split_flat(own["sa_start_params"], net))
     for step in range(shape[1] - 1):
-        params = net_params(own["sa_start_indices"], *split_flat(own["sa_start_params"], net))
-        chains = jax.vmap(start_chain)(params, jax.vmap(lambda p: evaluate(net, p, goal))(params))
         steps = Steps(
             draws_of(own, "sa_", before, net, rates),
             jnp.asarray(log_chances(own["sa_accept_u"])),
             jnp.broadcast_to(jnp.asarray(own["sa_temperature"], jnp.float32)[:, None], shape),
             jnp.broadcast_to(jnp.arange(shape[1]) <= step, shape),
         )
-        before[:, step + 1] = take(chains, steps)[0].params["layer_0"]["indices"]
+        before[:, step + 1] = tables_after(net, params, steps, goal)
     return before
+
+
+@partial(jax.jit, static_argnums=0)
+def tables_after(net, members, steps, goal):
+    """The index tables of all members after their steps; one program for all generations."""
+
+    def of_one(params, steps):
+        loss_of = partial(evaluate, net, goal=goal)
+        return walk(start_chain(params, loss_of(params)), steps, CORE, loss_of)[0].params["layer_0"][
+            "indices"
+        ]
+
+    return jax.vmap(of_one)(members, steps)
 
 
 @pytest.mark.golden("gsa_trace_small")

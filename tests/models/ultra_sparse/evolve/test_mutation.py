@@ -153,8 +153,13 @@ def test_neurons_shrink_and_grow_within_their_slots():
 def test_all_layers_of_a_stack_are_mutated():
     config = UltraSparseConfig.deep(20, (8, 6), 2, inputs_per_neuron=3)
     params, (rule, _) = random_net(config), RULES["core"]
-    draws = draw(jax.random.key(0), config, rule, Rates(0.5, 0.1, 0.5), 1)
-    made = mutate(params, jax.tree.map(lambda leaf: leaf[0], draws), rule)
+
+    @jax.jit
+    def mutated(key):
+        draws = draw(key, config, rule, Rates(0.5, 0.1, 0.5), 1)
+        return mutate(params, jax.tree.map(lambda leaf: leaf[0], draws), rule)
+
+    made = mutated(jax.random.key(0))
     for name, own in params.items():
         for key, leaf in own.items():
             assert (np.asarray(made[name][key]) != np.asarray(leaf)).any(), (name, key)

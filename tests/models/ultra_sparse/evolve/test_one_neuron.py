@@ -92,7 +92,8 @@ def test_it_is_the_walk_over_whole_nets_with_the_same_proposals(name):
 def test_inactive_steps_change_nothing():
     start, steps = ten_thousand(SINE_NET, sine_batch(), 1e-4)
     idle = Steps(steps.draws, steps.log_chance, steps.temperature, jnp.zeros(10_000, bool))
-    chain, accepted = one_neuron.walk(start, idle, config=SINE_NET, rule=RULE, goal=sine_batch())
+    walk_all = jax.jit(partial(one_neuron.walk, config=SINE_NET, rule=RULE, goal=sine_batch()))
+    chain, accepted = walk_all(start, idle)
     assert not accepted.any()
     for own, other in zip(jax.tree.leaves(chain), jax.tree.leaves(start), strict=True):
         np.testing.assert_array_equal(own, other)
