@@ -238,7 +238,7 @@ def _largest(holds: Callable[[jax.Array], jax.Array], ranks: jax.Array) -> jax.A
     A reduction per bit costs less than sorting a vocabulary, and needs no fixed k.
     """
 
-    def with_bit(number: int, threshold: jax.Array) -> jax.Array:
+    def with_bit(number: int | jax.Array, threshold: jax.Array) -> jax.Array:
         candidate = threshold | (jnp.uint32(1 << (_KEY_BITS - 1)) >> jnp.uint32(number))
         return jnp.where(holds(candidate), candidate, threshold)
 
