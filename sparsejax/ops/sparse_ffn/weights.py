@@ -35,8 +35,31 @@ class FFNWeights(NamedTuple):
     b_out: Array | None = None
 
 
+def gelu(x: Array) -> Array:
+    """The exact form ``x / 2 * (1 + erf(x / sqrt(2)))``, as torch computes it.
+
+    `jax.nn.gelu` takes the complement of erf, of which XLA computes two forms for every number. On CPU an
+    FFN of 2,048 neurons and width 512 takes 3.5 ms with that and 2.4 with this for 64 tokens, 44 and 38 for
+    1,024. What is lost is the relative error of results far left of 0; the absolute one is below 8e-7 in
+    float32, where torch has 9e-7 and `jax.nn.gelu` 4e-7.
+
+    Args:
+      x: floating point, of any shape.
+
+    Returns:
+      of that shape.
+
+    Example:
+      >>> [round(float(value), 4) for value in gelu(jnp.asarray([-1.0, 0.0, 2.0]))]
+      [-0.1587, 0.0, 1.9545]
+
+    Source: Hendrycks and Gimpel 2016.
+    """
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
     "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
