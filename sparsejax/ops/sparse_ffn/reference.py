@@ -8,6 +8,11 @@ from jax import Array
 
 from sparsejax.ops.sparse_ffn.weights import FFNWeights, activated
 
+FEW_TOKENS = 48
+"""Most tokens, of more than one, that stand on the right of their product with the weights, since XLA's
+products on CPU rearrange the right side in memory first. 2 tokens and 2,048 neurons of width 512 take 0.5 ms
+so and 1.0 the other way round, 16 1.3 and 1.5, and 64 about as long either way."""
+
 
 def dense_ffn(inputs: Array, weights: FFNWeights, *, activation: str = "gelu") -> Array:
     """All neurons of the FFN.
@@ -93,10 +98,12 @@ def _along_rows(left: Array, rows: Array, bias: Array | None) -> Array:
     11,008 rows of 4,096.
     """
     dtype = jnp.promote_types(left.dtype, rows.dtype)
+    left, rows = left.astype(dtype), rows.astype(dtype)
+    turned = 1 < len(left) <= FEW_TOKENS
+    pair = (rows, left) if turned else (left, rows)
     numbers = (((1,), (1,)), ((), ()))
-    product = jax.lax.dot_general(
-        left.astype(dtype), rows.astype(dtype), numbers, preferred_element_type=_wide(left, rows)
-    )
+    product = jax.lax.dot_general(*pair, numbers, preferred_element_type=_wide(left, rows))
+    product = product.T if turned else product
     return product if bias is None else product + bias
 
 
