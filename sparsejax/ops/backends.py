@@ -93,9 +93,9 @@ QUANTIZED = OpBackends(
 # Crossovers of "xla" on CPU, float32, d 512, f 2,048, a router of blocks included, 2 cores, in ms (tokens;
 # dense; 16 / 8 / 3 blocks of 64):
 #   1: 0.64; gather 0.38 / 0.21 / 0.12     1, neurons of a rank-64 router, 1,024 / 512 / 205: see the constant
-#   128: 6.6; block 5.7 / 3.6 / 1.7        1,024: 44; 41 / 23 / 9        4,096: 216; 142 / 81 / 34
-# those of several tokens are processor time, since dense products share their time evenly between the cores
-# and the loop over blocks does so less well.
+# with the dense products masked:
+#   64: 2.9; block - / 3.1 / 2.3       128: 4.3; 6.4 / 3.8 / 2.6       256: 9.4; 13.4 / 7.1 / -
+#   512: 17.5; 18.1 / 14.2 / -         1,024: 36.9; 32.0 / - / -       2,048: 64.5; 45.5 / - / -
 SPARSE_FFN_BLOCK = 16
 """Fewest neurons of a block for which "gather" and "block" are taken."""
 
@@ -109,7 +109,7 @@ SPARSE_FFN_GATHER_NEURONS = 0.5
 """Largest part of the neurons of one token for which "gather" is taken, without blocks: with a rank-64 router
 0.22 ms at 205 of 2,048 neurons, 0.32 at 512 and 0.51 at 1,024, against 0.64 of all."""
 
-SPARSE_FFN_BLOCK_PART = ((4096, 0.5), (1024, 0.25), (64, 0.125))
+SPARSE_FFN_BLOCK_PART = ((1024, 0.5), (128, 0.25), (64, 0.125))
 """(Least tokens, largest part of the neurons) for which "block" is taken."""
 
 

@@ -27,6 +27,7 @@ def with_kernel(launch: Launch) -> Callable[[Array, FFNWeights, Array, int, Plan
 
     def block_ffn(flat: Array, weights: FFNWeights, mask: Array, most: int, plan: Plan) -> Array:
         rows = min(MOST_ROWS, tile_rows(*mask.shape, most=most))
+        rows = 1 << (rows.bit_length() - 1)  # compilers of kernels want a power of two
         return _outputs(launch, plan, flat, weights, tiles_of(mask, rows=rows, most=most))
 
     return block_ffn

@@ -15,7 +15,7 @@ class Tiles(NamedTuple):
       tokens: (tiles, rows) int32, ascending in a tile; a row that stands empty holds the number of tokens or
         more, a different number in each of the tile's rows.
       blocks: (tiles,) int32 block of each tile, ascending.
-      used: int32 () tiles that hold tokens; those after them are empty.
+      used: int32 () tiles that hold tokens; those after them are empty. Their number with these is even.
     """
 
     tokens: Array
@@ -51,11 +51,12 @@ def tiles_of(mask: Array, *, rows: int, most: int) -> Tiles:
 
 
 def tile_count(count: int, blocks: int, *, rows: int, most: int) -> int:
-    """Tiles that ``count`` tokens with at most ``most`` of the blocks each can need.
+    """Tiles that ``count`` tokens with at most ``most`` of the blocks each can need, an even number.
 
     Example:
       >>> tile_count(100, 8, rows=32, most=2)
       14
     """
     most = min(most, blocks)
-    return min((count * most + blocks * (rows - 1)) // rows, blocks * -(-count // rows))
+    needed = min((count * most + blocks * (rows - 1)) // rows, blocks * -(-count // rows))
+    return needed + needed % 2
