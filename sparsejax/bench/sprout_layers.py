@@ -19,6 +19,7 @@ from sparsejax.bench.contest import Call
 from sparsejax.bench.peers import torch_ffn, torch_net
 from sparsejax.models.sprout import SproutFFN, SproutFFNConfig
 from sparsejax.models.sprout.config import Path, RouterKind
+from sparsejax.ops.sparse_ffn import ACTIVATIONS
 
 _STD = 0.02  # of weights that are not trained, as published
 _LARGE = 512  # tokens from which few inputs are enough to fill the cache
@@ -235,7 +236,7 @@ def _dense_transposed(sizes: Sizes, tokens: int) -> Contestant:
 
     def one(weights: Any, inputs: Any) -> Any:
         w_in, w_out = weights
-        return jnp.matmul(jax.nn.gelu(jnp.matmul(inputs, w_in), approximate=False), w_out)
+        return jnp.matmul(ACTIVATIONS["gelu"](jnp.matmul(inputs, w_in)), w_out)
 
     return Contestant(
         jax.jit(partial(_through, one)),
