@@ -132,6 +132,9 @@ def _apply(
 
 def template(family: registry.Family, config: Any) -> dict[str, Any]:
     """Nested shapes and dtypes of a config's parameters, made without memory for them."""
+    known = family.shapes(config)
+    if known is not None:
+        return known
     model = family.build(config)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *family.example_inputs(config)))
     parameters: dict[str, Any] = variables["params"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -84,7 +85,8 @@ def load(
         config = registry.configure(family, found, source.tensors, source.metadata, overrides or {})
         rules = family.rules(found, config)
         tensors = registry.completed(family, source.tensors, file_format)
-        views = {key: array.view() for key, array in tensors.items()}
+        with ThreadPoolExecutor() as pool:  # the bytes of quantised tensors are sorted anew
+            views = dict(zip(tensors, pool.map(lambda array: array.view(), tensors.values()), strict=True))
         needed = template(family, config)
         params = flatten(to_params(rules, views, needed))
         labels = {path: source_key(rules, path) for path in params}

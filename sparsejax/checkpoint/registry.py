@@ -34,6 +34,10 @@ def _nothing_beside(variant: str, config: Any) -> Mapping[str, Any]:
     return {}
 
 
+def _unknown(config: Any) -> None:
+    del config
+
+
 def _bare_file(config: Any) -> tuple[Layout, Mapping[str, Any]]:
     del config
     return Layout(), {}
@@ -75,6 +79,8 @@ class Family:
         that a file which says one may be written for the other.
       build: config -> linen module.
       example_inputs: config -> positional inputs that initialise the module (shapes suffice).
+      shapes: config -> nested shapes and dtypes of the parameters, for modules that take long to trace; None
+        where the module is to be asked.
       config_to_json: config -> plain dict.
       config_from_json: its inverse.
       check_params: (config, params as NumPy arrays) raises a `CheckpointError` where a value cannot be right,
@@ -101,6 +107,7 @@ class Family:
     example_inputs: Callable[[Any], tuple[Any, ...]]
     config_to_json: Callable[[Any], Mapping[str, Any]]
     config_from_json: Callable[[Mapping[str, Any]], Any]
+    shapes: Callable[[Any], dict[str, Any] | None] = _unknown
     stored_config: Callable[[Any], Mapping[str, Any]] = _nothing
     beside: Callable[[str, Any], Mapping[str, Any]] = _nothing_beside
     overrides_for: Callable[[Any], Mapping[str, Any]] | None = None

@@ -250,6 +250,7 @@ register(
         same_function=same_function,
         build=parts.build,
         example_inputs=parts.example_inputs,
+        shapes=parts.shapes,
         config_to_json=parts.config_to_json,
         config_from_json=parts.config_from_json,
         check_params=check_params,

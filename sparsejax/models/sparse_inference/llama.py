@@ -10,7 +10,6 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sparsejax.models.sparse_inference.attention import causal_attention, write_slots
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
@@ -21,7 +20,6 @@ from sparsejax.models.sparse_inference.llama_names import TensorPlace, tensor_na
 from sparsejax.models.sparse_inference.llama_state import LlamaState, bucket
 from sparsejax.models.sparse_inference.rope import rotate, rotation
 from sparsejax.ops.quantized import QuantizedTensor
-from sparsejax.ops.quantized.formats import byte_count, format_named
 
 _PLAIN = {"f16": jnp.float16, "bf16": jnp.bfloat16}
 _STD = 0.02
@@ -251,8 +249,8 @@ class NormParams(nn.Module):
 def initial_weight(key: jax.Array, place: TensorPlace, kept: str | None) -> Matrix:
     """A drawn matrix; zeros of a quantised format, which only files have weights for."""
     if kept is not None and kept not in _PLAIN:
-        raw = np.zeros(byte_count(format_named(kept), place.shape), np.uint8)
-        return QuantizedTensor.from_bytes(raw, kept, place.shape, order=place.order)
+        told = QuantizedTensor.described(kept, place.shape, order=place.order)
+        return jax.tree.map(lambda plane: jnp.zeros(plane.shape, plane.dtype), told)
     shape = place.shape[::-1] if place.transposed else place.shape
     return (jax.random.normal(key, shape) * _STD).astype(_PLAIN.get(kept or "", jnp.float32))
 

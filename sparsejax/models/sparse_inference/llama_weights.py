@@ -35,6 +35,20 @@ def llama_params(
     )
 
 
+def llama_shapes(config: LlamaConfig) -> dict[str, Any]:
+    """Shapes and dtypes of a network's parameters, which tracing its initialisation would tell slowly.
+
+    Args:
+      config: of the network.
+
+    Example:
+      >>> config = LlamaConfig(vocab_size=9, d_model=4, d_ff=8, n_layers=1, n_heads=2, tied_output=True)
+      >>> llama_shapes(config)["blk_0"]["ffn_down"]["weight"].shape
+      (8, 4)
+    """
+    return nested({place.path: _described(config, place) for place in tensor_places(config)})
+
+
 def llama_tensors(config: LlamaConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray | QuantizedTensor]:
     """What a GGUF file of the network holds, by name; the inverse of `llama_params`.
 
@@ -98,6 +112,14 @@ def quantize_llama(
             formats.append((place.name, kind))
         leaves[place.path] = leaf
     return LlamaConfig.from_json({**config.to_json(), "formats": formats}), nested(leaves)
+
+
+def _described(config: LlamaConfig, place: TensorPlace) -> jax.ShapeDtypeStruct | QuantizedTensor:
+    kept = config.format_of(place.name) if len(place.shape) == 2 else None
+    if kept is not None and kept not in PLAIN_FORMATS:
+        return QuantizedTensor.described(kept, place.shape, order=place.order)
+    shape = place.shape[::-1] if place.transposed else place.shape
+    return jax.ShapeDtypeStruct(shape, PLAIN_FORMATS[kept or "f32"])
 
 
 def _leaf(

@@ -45,6 +45,15 @@ def example_inputs(config: Any) -> tuple[Any, ...]:
     return (jnp.zeros((_width(config),)),)
 
 
+def shapes(config: Any) -> dict[str, Any] | None:
+    """Shapes of the parameters of a network, whose module takes long to trace; None of other parts."""
+    if not isinstance(config, LlamaConfig):
+        return None
+    from sparsejax.models.sparse_inference.llama_weights import llama_shapes
+
+    return llama_shapes(config)
+
+
 def config_to_json(config: Any) -> dict[str, Any]:
     """Plain values, with the kind of the config among them."""
     name = next(name for name, kind in CONFIGS.items() if isinstance(config, kind))

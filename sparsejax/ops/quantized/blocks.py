@@ -28,11 +28,26 @@ class Fields(NamedTuple):
     mins: np.ndarray | None = None
 
 
-class _Packed(NamedTuple):
+class Scales(NamedTuple):
+    """What `Fields` has beside the codes."""
+
+    d: np.ndarray
+    m: np.ndarray | None = None
+    scales: np.ndarray | None = None
+    mins: np.ndarray | None = None
+
+
+class Packed(NamedTuple):
     """Codes of some bits in runs of bytes.
 
     A run of ``width`` bytes holds ``width`` elements in its lowest bits, as many in the next
     higher ones, and so on.
+
+    Attributes:
+      start: first byte of the runs in a block.
+      runs: in a block.
+      width: bytes of a run.
+      bits: of a code.
     """
 
     start: int
@@ -44,24 +59,24 @@ class _Packed(NamedTuple):
 class _Layout(NamedTuple):
     """Where in a block the fields begin."""
 
-    low: _Packed
+    low: Packed
     d: int
     m: int | None = None
-    high: _Packed | None = None
+    high: Packed | None = None
     scales: int | None = None
 
 
 _LAYOUTS: Mapping[str, _Layout] = {
-    "q4_0": _Layout(_Packed(2, 1, 16, 4), d=0),
-    "q4_1": _Layout(_Packed(4, 1, 16, 4), d=0, m=2),
-    "q5_0": _Layout(_Packed(6, 1, 16, 4), d=0, high=_Packed(2, 4, 1, 1)),
-    "q5_1": _Layout(_Packed(8, 1, 16, 4), d=0, m=2, high=_Packed(4, 4, 1, 1)),
-    "q8_0": _Layout(_Packed(2, 1, 32, 8), d=0),
-    "q2_k": _Layout(_Packed(16, 2, 32, 2), d=80, m=82, scales=0),
-    "q3_k": _Layout(_Packed(32, 2, 32, 2), d=108, high=_Packed(0, 1, 32, 1), scales=96),
-    "q4_k": _Layout(_Packed(16, 4, 32, 4), d=0, m=2, scales=4),
-    "q5_k": _Layout(_Packed(48, 4, 32, 4), d=0, m=2, high=_Packed(16, 1, 32, 1), scales=4),
-    "q6_k": _Layout(_Packed(0, 2, 64, 4), d=208, high=_Packed(128, 2, 32, 2), scales=192),
+    "q4_0": _Layout(Packed(2, 1, 16, 4), d=0),
+    "q4_1": _Layout(Packed(4, 1, 16, 4), d=0, m=2),
+    "q5_0": _Layout(Packed(6, 1, 16, 4), d=0, high=Packed(2, 4, 1, 1)),
+    "q5_1": _Layout(Packed(8, 1, 16, 4), d=0, m=2, high=Packed(4, 4, 1, 1)),
+    "q8_0": _Layout(Packed(2, 1, 32, 8), d=0),
+    "q2_k": _Layout(Packed(16, 2, 32, 2), d=80, m=82, scales=0),
+    "q3_k": _Layout(Packed(32, 2, 32, 2), d=108, high=Packed(0, 1, 32, 1), scales=96),
+    "q4_k": _Layout(Packed(16, 4, 32, 4), d=0, m=2, scales=4),
+    "q5_k": _Layout(Packed(48, 4, 32, 4), d=0, m=2, high=Packed(16, 1, 32, 1), scales=4),
+    "q6_k": _Layout(Packed(0, 2, 64, 4), d=208, high=Packed(128, 2, 32, 2), scales=192),
 }
 
 
@@ -80,16 +95,42 @@ def split(blocks: np.ndarray, layout: BlockFormat) -> Fields:
     Source: ggml's block structures, specs/sparse_inference.md section 6.
     """
     where = _LAYOUTS[layout.name]
-    codes = _unpack(blocks, where.low)
+    codes = unpack(blocks, where.low)
     if where.high is not None:
-        codes = codes | (_unpack(blocks, where.high) << np.uint8(where.low.bits))
+        codes = codes | (unpack(blocks, where.high) << np.uint8(where.low.bits))
     elif layout.bits == 8:
         codes = codes.view(np.int8)
+    return Fields(codes, *split_scales(blocks, layout))
+
+
+def packed_codes(layout: BlockFormat) -> dict[str, Packed]:
+    """Where in a block the codes are: their lowest bits, "low", and the others, "high".
+
+    Args:
+      layout: a format of blocks.
+
+    Example:
+      >>> from sparsejax.ops.quantized.formats import FORMATS
+      >>> packed_codes(FORMATS["q4_k"])
+      {'low': Packed(start=16, runs=4, width=32, bits=4)}
+    """
+    where = _LAYOUTS[layout.name]
+    return {"low": where.low} if where.high is None else {"low": where.low, "high": where.high}
+
+
+def split_scales(blocks: np.ndarray, layout: BlockFormat) -> Scales:
+    """The fields of blocks that are no codes.
+
+    Args:
+      blocks: uint8 (n, bytes).
+      layout: a format of blocks.
+    """
+    where = _LAYOUTS[layout.name]
     m = None if where.m is None else _half(blocks, where.m)
     scales = mins = None
     if where.scales is not None:
         scales, mins = _split_scales(blocks[:, where.scales :], layout)
-    return Fields(codes, _half(blocks, where.d), m, scales, mins)
+    return Scales(_half(blocks, where.d), m, scales, mins)
 
 
 def join(fields: Fields, layout: BlockFormat) -> np.ndarray:
@@ -122,7 +163,13 @@ def join(fields: Fields, layout: BlockFormat) -> np.ndarray:
     return blocks
 
 
-def _unpack(blocks: np.ndarray, where: _Packed) -> np.ndarray:
+def unpack(blocks: np.ndarray, where: Packed) -> np.ndarray:
+    """Codes (n, block) of blocks (n, bytes).
+
+    Args:
+      blocks: uint8.
+      where: the codes are.
+    """
     size = where.runs * where.width
     runs = blocks[:, where.start : where.start + size].reshape(-1, where.runs, 1, where.width)
     if where.bits == 8:
@@ -131,7 +178,7 @@ def _unpack(blocks: np.ndarray, where: _Packed) -> np.ndarray:
     return ((runs >> shifts) & np.uint8((1 << where.bits) - 1)).reshape(len(blocks), -1)
 
 
-def _pack(blocks: np.ndarray, where: _Packed, codes: np.ndarray) -> None:
+def _pack(blocks: np.ndarray, where: Packed, codes: np.ndarray) -> None:
     parts = codes.reshape(len(blocks), where.runs, 8 // where.bits, where.width)
     packed = parts[:, :, 0]
     for number in range(1, 8 // where.bits):

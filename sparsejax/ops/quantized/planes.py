@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from sparsejax.ops.quantized.blocks import Fields, join, split
+from sparsejax.ops.quantized.blocks import Fields, Packed, join, packed_codes, split_scales, unpack
 from sparsejax.ops.quantized.formats import SUB_BLOCK, BlockFormat
 
 Order = Literal["rows", "columns"]
@@ -59,15 +59,10 @@ def to_planes(blocks: np.ndarray, layout: BlockFormat, rows: int, cut: Cut) -> d
       rows: of the matrix.
       cut: how the planes are cut.
     """
-    fields = split(blocks, layout)
-    low, high = layout.low_bits, layout.bits - layout.low_bits
+    fields = split_scales(blocks, layout)
+    planes = {name: _codes(blocks, where, rows, cut) for name, where in packed_codes(layout).items()}
     if layout.bits == 8:
-        planes = {"low": _tiled(fields.codes, rows, SUB_BLOCK, cut)}
-    else:
-        codes = _tiled(fields.codes, rows, SUB_BLOCK, cut)
-        planes = {"low": _pack(codes & np.uint8((1 << low) - 1), low)}
-        if high:
-            planes["high"] = _pack(codes >> np.uint8(low), high)
+        planes["low"] = planes["low"].view(np.int8)
     planes["d"] = _tiled(fields.d, rows, 1, cut)[..., 0, :]
     if fields.m is not None:
         planes["m"] = _tiled(fields.m, rows, 1, cut)[..., 0, :]
@@ -79,6 +74,32 @@ def to_planes(blocks: np.ndarray, layout: BlockFormat, rows: int, cut: Cut) -> d
         if mins is not None:
             planes["mins"] = _tiled(mins, rows, SUB_BLOCK // layout.group, cut)
     return planes
+
+
+def plane_shapes(
+    layout: BlockFormat, rows: int, columns: int, cut: Cut
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and dtypes of what `to_planes` gives, known from those of a tile that is one block wide.
+
+    Args:
+      layout: a format of blocks.
+      rows: of the matrix.
+      columns: of the matrix, whole blocks.
+      cut: how the planes are cut.
+
+    Example:
+      >>> from sparsejax.ops.quantized.formats import FORMATS
+      >>> plane_shapes(FORMATS["q8_0"], 40, 96, Cut("rows", 16))["low"]
+      ((4, 3, 32, 16), dtype('int8'))
+    """
+    tall = max(cut.lanes, ROW_TILE)
+    one = to_planes(np.zeros((tall, layout.bytes), np.uint8), layout, tall, cut)
+    times = (-(-rows // tall), columns // layout.block)
+    times = times if cut.order == "rows" else times[::-1]
+    return {
+        name: ((plane.shape[0] * times[0], plane.shape[1] * times[1], *plane.shape[2:]), plane.dtype)
+        for name, plane in one.items()
+    }
 
 
 def from_planes(planes: Mapping[str, np.ndarray], layout: BlockFormat, rows: int, order: Order) -> np.ndarray:
@@ -113,10 +134,41 @@ def from_planes(planes: Mapping[str, np.ndarray], layout: BlockFormat, rows: int
     return join(fields, layout)
 
 
+def _codes(blocks: np.ndarray, where: Packed, rows: int, cut: Cut) -> np.ndarray:
+    """The plane of codes, of which the bytes of a run are put together anew without taking them apart."""
+    count, bits = 8 // where.bits, where.bits
+    if where.width % (SUB_BLOCK // 2):
+        return _pack(_tiled(unpack(blocks, where), rows, SUB_BLOCK, cut), bits)
+    runs = _tiled(blocks[:, where.start : where.start + where.runs * where.width], rows, where.width, cut)
+    if where.width * count == SUB_BLOCK:
+        return runs
+    groups, size = where.width // SUB_BLOCK, SUB_BLOCK // count
+    by_rows = cut.order == "rows"
+    runs = runs if by_rows else runs.swapaxes(0, 1)
+    (tiles, many), inner = runs.shape[:2], (count, groups)
+    shape = (tiles, many, *inner) if by_rows else (many, *inner, tiles)
+    found = np.zeros((*shape, size, cut.lanes), np.uint8)
+    # Bits of eight bytes at once: none leaves its byte, since they are masked between the shifts.
+    word = np.uint64 if cut.lanes % 8 == 0 else np.uint8
+    read, written = runs.view(word), found.view(word)
+    written = written if by_rows else written.transpose(3, 0, 1, 2, 4, 5)
+    mask = np.frombuffer(bytes([(1 << bits) - 1] * np.dtype(word).itemsize), word)[0]
+    for tile in range(tiles):  # parts that stay in the cache
+        for number, group, piece in np.ndindex(count, groups, count):
+            start = group * SUB_BLOCK + piece * size
+            part = read[tile, :, start : start + size] >> word(number * bits)
+            part &= mask
+            part <<= word(piece * bits)
+            written[tile, :, number, group] |= part
+    axes = (tiles, -1) if by_rows else (-1, tiles)
+    return found.reshape(*axes, size, cut.lanes)
+
+
 def _tiled(field: np.ndarray, rows: int, width: int, cut: Cut) -> np.ndarray:
     """(t, b, width, lanes), or (b, t, width, lanes), of a field of all blocks."""
     matrix = field.reshape(rows, -1)
-    matrix = np.pad(matrix, ((0, -rows % max(cut.lanes, ROW_TILE)), (0, 0)))
+    if missing := -rows % max(cut.lanes, ROW_TILE):
+        matrix = np.pad(matrix, ((0, missing), (0, 0)))
     tiles = matrix.reshape(-1, cut.lanes, matrix.shape[1] // width, width)
     return np.ascontiguousarray(tiles.transpose((0, 2, 3, 1) if cut.order == "rows" else (2, 0, 3, 1)))
 

@@ -16,7 +16,7 @@ from sparsejax.ops.quantized import unpacking
 from sparsejax.ops.quantized.decode import PLAIN_DTYPES, as_bytes, checked_blocks
 from sparsejax.ops.quantized.encode import encode
 from sparsejax.ops.quantized.formats import BlockFormat, byte_count, format_named
-from sparsejax.ops.quantized.planes import Cut, Order, default_lanes, from_planes, to_planes
+from sparsejax.ops.quantized.planes import Cut, Order, default_lanes, from_planes, plane_shapes, to_planes
 from sparsejax.ops.quantized.row_indices import checked_indices, fill_outside
 
 
@@ -114,6 +114,29 @@ class QuantizedTensor:
         else:
             planes = to_planes(blocks, layout, _rows(shape), Cut(order, lanes or default_lanes(layout)))
         return cls({name: jnp.array(plane) for name, plane in planes.items()}, layout.name, shape, order)
+
+    @classmethod
+    def described(cls, format: str, shape: tuple[int, ...], *, order: Order = "rows") -> QuantizedTensor:  # noqa: A002
+        """What `from_bytes` gives, with shapes and dtypes (`jax.ShapeDtypeStruct`) in place of planes.
+
+        Args:
+          format: a name in ``FORMATS``.
+          shape: in NumPy's order.
+          order: of the planes.
+
+        Example:
+          >>> QuantizedTensor.described("q4_0", (64, 32)).planes["d"].shape
+          (2, 1, 32)
+        """
+        layout = format_named(format)
+        byte_count(layout, shape)
+        if layout.plain:
+            stored = shape[::-1] if order == "columns" else shape
+            planes = {"values": (stored, np.dtype(PLAIN_DTYPES[layout.name]))}
+        else:
+            planes = plane_shapes(layout, _rows(shape), shape[-1], Cut(order, default_lanes(layout)))
+        found = {name: jax.ShapeDtypeStruct(*told) for name, told in planes.items()}
+        return cls(found, layout.name, shape, order)
 
     @property
     def layout(self) -> BlockFormat:

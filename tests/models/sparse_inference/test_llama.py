@@ -13,7 +13,12 @@ import pytest
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_state import check_state, grow_state, initial_state
-from sparsejax.models.sparse_inference.llama_weights import llama_params, llama_tensors, quantize_llama
+from sparsejax.models.sparse_inference.llama_weights import (
+    llama_params,
+    llama_shapes,
+    llama_tensors,
+    quantize_llama,
+)
 from sparsejax.models.sparse_inference.rope import RopeConfig
 from tests.models.sparse_inference import llama_oracle
 
@@ -44,6 +49,18 @@ def made(kind):
     config = LlamaConfig(**{**SIZES, **KINDS[kind]})
     tensors = llama_oracle.random_tensors(config)
     return LlamaLM(config), llama_params(config, llama_oracle.file_tensors(tensors)), tensors
+
+
+@pytest.mark.parametrize("kind", ["mixed", "qwen2", "llama3"])
+def test_shapes_are_told_without_tracing_the_network(kind):
+    if kind == "mixed":
+        formats = (("blk.0.ffn_up.weight", "q4_k"), ("blk.1.ffn_down.weight", "q8_0"))
+        formats += (("output.weight", "bf16"), ("blk.0.attn_q.weight", "f16"))
+        config = LlamaConfig(**{**SIZES, "d_model": 256, "d_ff": 96}, formats=formats)
+    else:
+        config = LlamaConfig(**{**SIZES, **KINDS[kind]})
+    traced = jax.eval_shape(LlamaLM(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    assert llama_shapes(config) == traced
 
 
 TOKENS = np.random.default_rng(1).integers(0, SIZES["vocab_size"], (2, 11)).astype(np.int32)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sparsejax.ops.quantized import FORMATS, QuantizedTensor, decode, encode
+from sparsejax.ops.quantized.formats import byte_count
 
 ENCODED = [name for name in FORMATS if name not in ("q2_k", "q3_k", "q5_k")]
 
@@ -40,6 +41,17 @@ def test_it_holds_the_bytes_of_the_file(name, order):
     np.testing.assert_allclose(whole, wanted, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(rows, wanted[[[36], [0]]], rtol=1e-6, atol=1e-6)
     assert (tensor.shape, tensor.format, tensor.ndim, tensor.size) == ((37, 256), name, 2, 37 * 256)
+
+
+@pytest.mark.parametrize("order", ["rows", "columns"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_its_description_has_the_shapes_of_its_planes(name, order):
+    raw = np.zeros(byte_count(FORMATS[name], (37, 512)), np.uint8)
+    told = QuantizedTensor.described(name, (37, 512), order=order)
+    there = QuantizedTensor.from_bytes(raw, name, (37, 512), order=order)
+    assert jax.tree.structure(told) == jax.tree.structure(there)
+    for one, other in zip(jax.tree.leaves(told), jax.tree.leaves(there), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
 
 
 @pytest.mark.parametrize("name", ["f16", "q6_k"])
