@@ -32,6 +32,9 @@ ROW_TILE = 32
 """Rows, or neurons, that are taken together; the lanes of a format are as many or half of them."""
 
 
+_AT_ONCE = 1 << 21  # bytes: larger parts leave the cache, and for smaller ones threads wait for each other
+
+
 class Cut(NamedTuple):
     """How planes are cut: what lies together, and the rows of a tile."""
 
@@ -153,13 +156,13 @@ def _codes(blocks: np.ndarray, where: Packed, rows: int, cut: Cut) -> np.ndarray
     read, written = runs.view(word), found.view(word)
     written = written if by_rows else written.transpose(3, 0, 1, 2, 4, 5)
     mask = np.frombuffer(bytes([(1 << bits) - 1] * np.dtype(word).itemsize), word)[0]
-    for tile in range(tiles):  # parts that stay in the cache
-        for number, group, piece in np.ndindex(count, groups, count):
-            start = group * SUB_BLOCK + piece * size
-            part = read[tile, :, start : start + size] >> word(number * bits)
-            part &= mask
-            part <<= word(piece * bits)
-            written[tile, :, number, group] |= part
+    step = max(1, _AT_ONCE * tiles // max(1, runs.nbytes))
+    for tile, number, group, piece in np.ndindex(-(-tiles // step), count, groups, count):
+        some, start = slice(tile * step, (tile + 1) * step), group * SUB_BLOCK + piece * size
+        part = read[some, :, start : start + size] >> word(number * bits)
+        part &= mask
+        part <<= word(piece * bits)
+        written[some, :, number, group] |= part
     axes = (tiles, -1) if by_rows else (-1, tiles)
     return found.reshape(*axes, size, cut.lanes)
 
