@@ -16,6 +16,7 @@ from sparsejax.checkpoint.verification import Check
 from sparsejax.demo import DemoRow
 
 if TYPE_CHECKING:
+    from sparsejax.models.sparse_inference.store import NeuronStore
     from sparsejax.training.recipes import force_field, llama, sprout, ten
     from sparsejax.training.recipes.llama_calibrate import Calibrated
     from sparsejax.training.recipes.sprout_fill_mask import Guess
@@ -250,6 +251,18 @@ def show_pieces(prompt: str, pieces: Iterable[str]) -> None:
         text = piece.encode(encoding, "replace").decode(encoding)
         print(_without_controls(text) if sys.stdout.isatty() else text, end="", flush=True)
     print()
+
+
+def show_store(store: NeuronStore) -> None:
+    """Print, on standard error, how often neurons were on the device, and what had to be moved there."""
+    found = store.statistics
+    slots = sum(each * layout.unit_bytes for each, layout in zip(store.slots, store.layouts, strict=True))
+    print(
+        f"neurons: {found.hit_rate:.1%} of {found.hits + found.misses:,} asked for were on the device "
+        f"({found.prefetch_useful:,} brought ahead); {found.bytes_moved / 1e6:,.1f} MB moved; room for "
+        f"{slots / store.total_bytes:.0%} of {store.total_bytes / 1e6:,.1f} MB",
+        file=sys.stderr,
+    )
 
 
 def show_guesses(guesses: Sequence[Sequence[Guess]]) -> None:

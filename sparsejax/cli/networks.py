@@ -109,18 +109,21 @@ def train(recipe: Recipe) -> None:
 
 def generate(settings: Generation) -> None:
     """Continue a text with a trained network; ``generate MODEL.gguf`` is short for ``generate llama``."""
-    from sparsejax.console import show_pieces
+    from sparsejax.console import show_pieces, show_store
 
+    stores: list[Any] = []
     with one_line(ValueError):
         if isinstance(settings, LlamaGenerateSettings):
             from sparsejax.training.recipes import llama_generate
 
-            pieces = llama_generate.generated_text(settings)
+            pieces = llama_generate.generated_text(settings, stores.append)
         else:
             from sparsejax.training.recipes import ten_generate
 
             pieces = ten_generate.generated_text(settings, overrides_of(settings.override))
         show_pieces(settings.prompt if settings.echo else "", pieces)
+    for stored in stores:
+        show_store(stored.ffn.store)
 
 
 def fill_mask(settings: FillMaskSettings) -> None:

@@ -127,12 +127,36 @@ def one_token(rules: Rules, before: Progress, read: Reader) -> Progress:
       >>> after.last.tolist(), one_token(rules, after, lambda token: (after.logits, 0)).last.tolist()
       ([2], [1])
     """
-    step, rows = before.step, jnp.arange(before.last.shape[0])
+    token, log_probability = draw(rules, before)
+    return record(rules, before, (token, log_probability), read(token))
+
+
+def draw(rules: Rules, before: Progress) -> tuple[RowTokens, jax.Array]:
+    """The first half of `one_token`: a token per row (b,), and its log probability (b,).
+
+    Args:
+      rules: of the draws.
+      before: what is there.
+    """
+    rows = jnp.arange(before.last.shape[0])
     options = {"temperature": 0, "seen": before.seen, **rules.sampling}
-    token = sample(jax.random.fold_in(rules.key, step), before.logits, **options)
-    log_probability = jax.nn.log_softmax(before.logits)[rows, token].astype(jnp.float32)
-    logits, state = read(token)
-    stopped = before.stopped
+    token = sample(jax.random.fold_in(rules.key, before.step), before.logits, **options)
+    return token, jax.nn.log_softmax(before.logits)[rows, token].astype(jnp.float32)
+
+
+def record(
+    rules: Rules, before: Progress, drawn: tuple[RowTokens, jax.Array], found: tuple[Logits, Any]
+) -> Progress:
+    """The second half: what is there once the network has read the tokens.
+
+    Args:
+      rules: of the draws.
+      before: what was there.
+      drawn: of `draw`.
+      found: logits (b, v) and state that the network makes of the tokens, as `one_token` has them.
+    """
+    step, rows = before.step, jnp.arange(before.last.shape[0])
+    (token, log_probability), (logits, state), stopped = drawn, found, before.stopped
     if rules.stop_tokens is not None:
         token = jnp.where(stopped, rules.pad_token, token)
         log_probability = jnp.where(stopped, 0, log_probability)

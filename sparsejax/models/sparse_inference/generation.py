@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.models.sparse_inference import store_decoding
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
+from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_decoding import (
     Network,
     advance,
@@ -21,6 +24,7 @@ from sparsejax.models.sparse_inference.llama_decoding import (
 from sparsejax.models.sparse_inference.llama_ffn import sparse_options
 from sparsejax.models.sparse_inference.llama_source import model_and_params, tokenizer_of
 from sparsejax.models.sparse_inference.llama_state import LlamaState, bucket
+from sparsejax.models.sparse_inference.store_llama import StoredLlama
 from sparsejax.models.sparse_inference.tokenizer import TextStream, Tokenizer
 from sparsejax.ops import decoding
 from sparsejax.ops.prompts import read_prompts
@@ -67,7 +71,7 @@ def generate(
     what it would get as the same row of a batch of any other prompts.
 
     Args:
-      source: a checkpoint as `sparsejax.load` gives it, or ``(model, params)``.
+      source: a checkpoint as `sparsejax.load` gives it, ``(model, params)``, or a `StoredLlama`.
       prompts: a text or a list of texts, or (b, t) integers or a list of token sequences of any lengths; no
         row is empty.
       max_new_tokens: per row.
@@ -123,7 +127,7 @@ def stream(
     """The tokens of `generate` as an iterator, one step at a time as they are computed.
 
     Args:
-      source: a checkpoint as `sparsejax.load` gives it, or ``(model, params)``.
+      source: a checkpoint as `sparsejax.load` gives it, ``(model, params)``, or a `StoredLlama`.
       prompts: a text or a list of texts, or (b, t) integers or a list of token sequences of any lengths; no
         row is empty.
       max_new_tokens: per row.
@@ -151,8 +155,7 @@ def stream(
       ValueError: prompts or options that cannot be right, more positions than the network was trained for, or
         logits that are NaN.
     """
-    model, params = model_and_params(source)
-    config = model.config
+    config, read, go_on = _decoder(source, (predictors, active_fraction, sparsity, plan, fitted))
     tokenizer = tokenizer_of(source, needed=_has_text(prompts)) if tokenizer is None else tokenizer
     if stop_tokens is None:
         stop_tokens = () if tokenizer is None else tokenizer.stop_tokens
@@ -175,16 +178,33 @@ def stream(
             f"{longest + max_new_tokens} positions; the network was trained for context_length="
             f"{config.context_length}; shorten one of them, or give a config with more at your own risk"
         )
-    options = sparse_options(predictors, active_fraction, sparsity, config.n_layers, plan)
-    network = Network(model, options, params, predictors, fitted)
     room = max(slots_read(longest, prefill_segment), longest + min(max_new_tokens, _FIRST_TOKENS))
     state = begin_state(config, len(batch.tokens), bucket(room), jnp.dtype(cache_dtype).name)
-    logits, state = prefill(network, batch, state, segment=prefill_segment)
+    logits, state = read(batch, state, segment=prefill_segment)
     progress = decoding.begin(logits, state, batch, rules, max_new_tokens)
-    return TokenStream(_stepper(network, rules, longest), progress, max_new_tokens, pad_token, tokenizer)
+    return TokenStream(_stepper(go_on, rules, longest), progress, max_new_tokens, pad_token, tokenizer)
 
 
-def _stepper(network: Network, rules: Rules, longest: int) -> decoding.Advance:
+def _decoder(
+    source: Any, selection: tuple[Any, Any, Any, FFNPlan | None, Any]
+) -> tuple[LlamaConfig, Callable[..., Any], Callable[..., Any]]:
+    """The network's config, how it reads prompts, and how it goes on by a token."""
+    if isinstance(source, StoredLlama):
+        if any(given is not None for given in selection):
+            raise ValueError(
+                "a StoredLlama has its predictors already; give predictors, active_fraction, sparsity, plan "
+                "and fitted to StoredLlama.from_checkpoint"
+            )
+        stored = (partial(each, source) for each in (store_decoding.prefill, store_decoding.advance))
+        return source.model.config, *stored
+    predictors, active_fraction, sparsity, plan, fitted = selection
+    model, params = model_and_params(source)
+    options = sparse_options(predictors, active_fraction, sparsity, model.config.n_layers, plan)
+    network = Network(model, options, params, predictors, fitted)
+    return model.config, partial(prefill, network), partial(advance, network)
+
+
+def _stepper(go_on: Callable[..., Any], rules: Rules, longest: int) -> decoding.Advance:
     """One token more; a full cache grows first."""
 
     def step(progress: decoding.Progress, until: int) -> decoding.Progress:
@@ -192,7 +212,8 @@ def _stepper(network: Network, rules: Rules, longest: int) -> decoding.Advance:
         capacity = progress.state.capacity
         if longest + int(progress.step) >= capacity:
             progress = progress._replace(state=grow(progress.state, 2 * capacity))
-        return advance(network, progress, rules)
+        after: decoding.Progress = go_on(progress, rules)
+        return after
 
     return step
 

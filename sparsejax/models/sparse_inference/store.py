@@ -191,6 +191,11 @@ class NeuronStore:
         return tuple(layer.layout for layer in self._layers)
 
     @property
+    def device(self) -> Place:
+        """Where the slots are."""
+        return self._road.device
+
+    @property
     def slots(self) -> tuple[int, ...]:
         """By layer, units that fit on the device."""
         return tuple(layer.cache.slots for layer in self._layers)

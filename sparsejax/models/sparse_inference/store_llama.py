@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -11,11 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sparsejax.models.sparse_inference.cache_statistics import CacheStatistics
+from sparsejax.models.sparse_inference.compensation import Compensation
+from sparsejax.models.sparse_inference.config import SparsityConfig
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
 from sparsejax.models.sparse_inference.llama import LlamaBlock, LlamaLM, LlamaOutput, Reading
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama_ffn import GatedWeights, default_plan, sparse_options
 from sparsejax.models.sparse_inference.llama_layers import lookup, rms_norm
+from sparsejax.models.sparse_inference.llama_source import model_and_params
 from sparsejax.models.sparse_inference.llama_state import LlamaState, bucket
 from sparsejax.models.sparse_inference.rope import rotation
+from sparsejax.models.sparse_inference.store import NeuronStore
 from sparsejax.models.sparse_inference.store_ffn import StoredFFN
 from sparsejax.ops.sparse_ffn import FFNWeights
 from sparsejax.typing import Params
@@ -27,12 +34,14 @@ class StoredLlama:
     """A `LlamaLM` whose FFN layers are a `StoredFFN`.
 
     Logits and states are those of the network with the same predictors. Whoever builds it from parameters in
-    host memory never has more of the FFNs on the device than the store's budget.
+    host memory never has more of the FFNs on the device than the store's budget. `generate` takes it in place
+    of a checkpoint; as a context manager it closes the store.
 
     Args:
       model: the network.
       params: of the network; those of the FFNs are not looked at.
       ffn: its FFN layers, from `llama_ffn_layers`, with the activation of ``model.config``.
+      metadata: of the file, for its tokenizer.
 
     Raises:
       ValueError: another number of layers or another activation.
@@ -57,7 +66,9 @@ class StoredLlama:
     Source: specs/sparse_inference.md sections 12.6 and 13.
     """
 
-    def __init__(self, model: LlamaLM, params: Params, ffn: StoredFFN):
+    def __init__(
+        self, model: LlamaLM, params: Params, ffn: StoredFFN, *, metadata: Mapping[str, Any] | None = None
+    ):
         """See the class."""
         config = model.config
         if len(ffn.predictors) != config.n_layers or ffn.activation != config.activation:
@@ -65,13 +76,71 @@ class StoredLlama:
                 f"{len(ffn.predictors)} stored layers with activation {ffn.activation!r} do not fit a "
                 f"network of {config.n_layers} with {config.activation!r}"
             )
-        self.model, self.ffn = model, ffn
+        self.model, self.ffn, self.metadata = model, ffn, {} if metadata is None else metadata
+        place = ffn.store.device
         self._params = jax.device_put(
-            {name: part for name, part in params.items() if not name.startswith("blk_")}
+            {name: part for name, part in params.items() if not name.startswith("blk_")}, place
         )
         self._blocks = [
-            jax.device_put(_without_neurons(params[f"blk_{number}"])) for number in range(config.n_layers)
+            jax.device_put(_without_neurons(params[f"blk_{number}"]), place)
+            for number in range(config.n_layers)
         ]
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: Any,
+        budget: int | None,
+        *,
+        predictors: Sequence[Any] | None = None,
+        active_fraction: float | None = None,
+        sparsity: SparsityConfig | None = None,
+        plan: FFNPlan | None = None,
+        fitted: Sequence[Compensation | None] | None = None,
+        **options: Any,
+    ) -> StoredLlama:
+        """The network of a checkpoint with its neurons in a store of their own.
+
+        Args:
+          source: a checkpoint as `sparsejax.load` gives it, or ``(model, params)``.
+          budget: bytes of the FFNs on the device.
+          predictors: one per block; without them every token computes all neurons, which come and go.
+          active_fraction: of the neurons, with predictors.
+          sparsity: a `SparsityConfig` instead.
+          plan: how neurons are selected; None is that of `LlamaLM`.
+          fitted: one `Compensation` or None per block.
+          options: of `NeuronStore.from_layers`: path, config, hot, adaptive, device.
+
+        Raises:
+          ValueError: the budget is too small, or arguments that do not belong together.
+
+        Example:
+          >>> config = LlamaConfig(vocab_size=32, d_model=16, d_ff=64, n_layers=1, n_heads=2)
+          >>> model = LlamaLM(config)
+          >>> params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), int))["params"]
+          >>> with StoredLlama.from_checkpoint((model, params), budget=4000) as stored:
+          ...     stored(jnp.arange(3)[None]).logits.shape, stored.ffn.store.peak_device_bytes <= 4000
+          ((1, 3, 32), True)
+        """
+        model, params = model_and_params(source)
+        layers = llama_ffn_layers(model.config, params)
+        told = sparse_options(predictors, active_fraction, sparsity, len(layers), plan).sparsity
+        few = SparsityConfig.with_active_fraction(1.0) if told is None else told[0]
+        up, down, *_ = layers[0]
+        store = NeuronStore.from_layers(layers, budget, **options)
+        try:
+            ffn = StoredFFN(
+                store,
+                [None] * len(layers) if predictors is None else predictors,
+                few,
+                activation=model.config.activation,
+                plan=default_plan(GatedWeights(up, up, down)) if plan is None else plan,
+                fitted=fitted,
+            )
+            return cls(model, params, ffn, metadata=getattr(source, "metadata", None))
+        except BaseException:
+            store.close()
+            raise
 
     def __call__(
         self,
@@ -89,6 +158,40 @@ class StoredLlama:
           counts: (b,) tokens of each row that are no padding.
           capacity: slots of a state to begin; 0 keeps none.
         """
+        stream, after = self._read(tokens, state, counts, capacity)
+        return LlamaOutput(_finish(self.model, self._params, stream), after)
+
+    def next_logits(self, tokens: Array, state: LlamaState, counts: Array) -> tuple[Array, LlamaState]:
+        """Logits (b, v) after each row's last token alone, and the state.
+
+        Args:
+          tokens: (b, t) ids.
+          state: what was read before.
+          counts: (b,) tokens of each row that are no padding.
+        """
+        stream, after = self._read(tokens, state, counts, None)
+        assert after is not None
+        return _finish_last(self.model, self._params, stream, counts), after
+
+    @property
+    def statistics(self) -> CacheStatistics:
+        """What the store was asked for, and what it moved."""
+        return self.ffn.store.statistics
+
+    def close(self) -> None:
+        """Close the store."""
+        self.ffn.store.close()
+
+    def __enter__(self) -> StoredLlama:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(
+        self, tokens: Array, state: LlamaState | None, counts: Array | None, capacity: int | None
+    ) -> tuple[tuple[Array, Array], LlamaState | None]:
+        """The residual stream before the last FFN and what that gives, and the state."""
         if tokens.ndim != 2:
             raise ValueError(f"tokens of shape {tokens.shape} do not fit: (b, t) is needed")
         steps = tokens.shape[1]
@@ -108,15 +211,14 @@ class StoredLlama:
             )
             outputs = self.ffn.layer(number, inputs)
             kept.append(own)
-        logits = _finish(self.model, self._params, hidden, outputs)
         if state is None and room == 0:
-            return LlamaOutput(logits, None)
+            return (hidden, outputs), None
         keys, values = zip(*kept, strict=True)
         after = LlamaState(keys, values, starts + (steps if counts is None else counts))
         if state is not None:
             fits = starts + steps <= after.capacity
-            logits = jnp.where(fits[:, None, None], logits, jnp.nan)
-        return LlamaOutput(logits, after)
+            hidden = jnp.where(fits[:, None, None], hidden, jnp.nan)
+        return (hidden, outputs), after
 
 
 def llama_ffn_layers(config: LlamaConfig, params: Params) -> list[FFNWeights]:
@@ -182,7 +284,15 @@ def _attend(
 
 
 @partial(jax.jit, static_argnums=0)
-def _finish(model: LlamaLM, params: Params, hidden: Array, outputs: Array) -> Array:
-    """The logits."""
-    last = rms_norm(hidden + outputs, params["output_norm"]["weight"], model.config.norm_eps)
+def _finish(model: LlamaLM, params: Params, stream: tuple[Array, Array]) -> Array:
+    """The logits (*b, v)."""
+    last = rms_norm(stream[0] + stream[1], params["output_norm"]["weight"], model.config.norm_eps)
     return cast(Array, model.apply({"params": params}, last, method="logits"))
+
+
+@partial(jax.jit, static_argnums=0)
+def _finish_last(model: LlamaLM, params: Params, stream: tuple[Array, Array], counts: Array) -> Array:
+    """The logits (b, v) after each row's last token."""
+    place = jnp.maximum(counts - 1, 0)[:, None, None]
+    hidden, outputs = (jnp.take_along_axis(part, place, axis=1)[:, 0] for part in stream)
+    return _finish(model, params, (hidden, outputs))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from sparsejax.models.sparse_inference.generation import TokenStream, stream
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_source import tokenizer_of
 from sparsejax.models.sparse_inference.plain_ffn import plain_ffn_bytes, with_plain_ffn
+from sparsejax.models.sparse_inference.store_llama import StoredLlama
 from sparsejax.training.recipes.llama_generate_settings import LlamaGenerateSettings
 from sparsejax.training.recipes.llama_predictors import read_predictors
 from sparsejax.training.run_folder import best_of
@@ -24,11 +27,17 @@ _MOST_PLAIN_BYTES = 4 << 30
 """Matrices of FFNs that "auto" keeps without quantisation, so that single neurons can be computed."""
 
 
-def generated_text(settings: LlamaGenerateSettings) -> Iterator[str]:
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def generated_text(
+    settings: LlamaGenerateSettings, on_store: Callable[[StoredLlama], Any] | None = None
+) -> Iterator[str]:
     """The continuation of a prompt, piece by piece.
 
     Args:
       settings: of the command.
+      on_store: takes the network after the last piece, if its neurons are in a store, which is closed then.
 
     Returns:
       an iterator; it ends at the tokenizer's stop tokens, too. The model is loaded and the prompt read when
@@ -47,31 +56,80 @@ def generated_text(settings: LlamaGenerateSettings) -> Iterator[str]:
         raise ValueError("--stop is empty; give a text to end at")
     if not settings.prompt:
         raise ValueError("the prompt is empty; give at least one character")
-    ck = load_llama(settings.model)
+    budget = None if settings.device_budget is None else byte_count(settings.device_budget)
+    with contextlib.nullcontext() if budget is None else _in_host_memory():
+        ck, selection = _network(settings)
     tokenizer = tokenizer_of(ck)
     if tokenizer is None:
         raise UnknownFormatError(f"{file_name(settings.model)}: has no tokenizer, so it takes no text")
-    selection: dict[str, Any] = {}
-    if settings.predictors is not None:
-        found = read_predictors(settings.predictors, ck)
-        selection = {"predictors": list(found.each), "active_fraction": share or found.active_fraction}
-        if settings.select == "neurons" or (
-            settings.select == "auto" and plain_ffn_bytes(ck.config) <= _MOST_PLAIN_BYTES
-        ):
-            ck = with_plain_ffn(ck)
-    tokens = stream(
-        ck,
-        settings.prompt,
-        tokenizer=tokenizer,
-        max_new_tokens=settings.max_new_tokens,
-        key=jax.random.key(settings.seed),
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        repetition_penalty=settings.repetition_penalty,
-        **selection,
-    )
-    return until(text_of(tokens), settings.stop)
+    options: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "max_new_tokens": settings.max_new_tokens,
+        "key": jax.random.key(settings.seed),
+        "temperature": settings.temperature,
+        "top_k": settings.top_k,
+        "top_p": settings.top_p,
+        "repetition_penalty": settings.repetition_penalty,
+    }
+    if budget is None:
+        return until(text_of(stream(ck, settings.prompt, **options, **selection)), settings.stop)
+    stored = StoredLlama.from_checkpoint(ck, budget, **selection)
+    try:
+        pieces = until(text_of(stream(stored, settings.prompt, **options)), settings.stop)
+    except BaseException:
+        stored.close()
+        raise
+    return _closing(stored, pieces, on_store)
+
+
+def _network(settings: LlamaGenerateSettings) -> tuple[Checkpoint, dict[str, Any]]:
+    """The network, and how its tokens choose neurons."""
+    ck = load_llama(settings.model)
+    if settings.predictors is None:
+        return ck, {}
+    found = read_predictors(settings.predictors, ck)
+    share = settings.active_fraction or found.active_fraction
+    fits = plain_ffn_bytes(ck.config) <= _MOST_PLAIN_BYTES
+    if settings.select == "neurons" or (settings.select == "auto" and fits):
+        ck = with_plain_ffn(ck)
+    return ck, {"predictors": list(found.each), "active_fraction": share}
+
+
+def byte_count(text: str) -> int:
+    """Bytes that a text such as "500MB" tells.
+
+    Args:
+      text: a number, and K, M or G, of which Ki, Mi and Gi are powers of 1,024; B may follow.
+
+    Raises:
+      ValueError: it is no such text, or less than a byte.
+
+    Example:
+      >>> byte_count("1.5 GB"), byte_count("64MiB"), byte_count("1000")
+      (1500000000, 67108864, 1000)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", text.strip().upper())
+    count = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if count < 1:
+        raise ValueError(f"--device-budget takes bytes such as 500MB or 2GB, not {text!r}")
+    return count
+
+
+def _closing(
+    stored: StoredLlama, pieces: Iterator[str], on_store: Callable[[StoredLlama], Any] | None
+) -> Iterator[str]:
+    with stored:
+        yield from pieces
+    if on_store is not None:
+        on_store(stored)
+
+
+def _in_host_memory() -> contextlib.AbstractContextManager[Any]:
+    """Arrays that are made within stay off the accelerator, where the CPU is one of JAX's devices."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
 
 
 def load_llama(path: Path) -> Checkpoint:

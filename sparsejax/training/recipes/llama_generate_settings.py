@@ -24,6 +24,9 @@ class LlamaGenerateSettings:
       active_fraction: of the neurons that a token computes; with --predictors.
       select: neurons one by one, or whole blocks of them, as quantised matrices hold them; auto takes single
         ones where their matrices fit into 4 GiB without quantisation.
+      device_budget: most memory of the device that neurons take, such as 500MB or 2GB; the others stay in
+        host memory and come when a token needs them. The end of the text is followed, on standard error, by
+        how many were there.
       max_new_tokens: at most.
       temperature: 0 takes the most probable token each time.
       top_k: draw among the k most probable tokens only.
@@ -39,6 +42,7 @@ class LlamaGenerateSettings:
     predictors: Path | None = None
     active_fraction: float | None = None
     select: Literal["auto", "neurons", "blocks"] = "auto"
+    device_budget: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
     max_new_tokens: int = 128
     temperature: float = 0.7
     top_k: int | None = None

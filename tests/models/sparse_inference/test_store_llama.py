@@ -9,6 +9,7 @@ import pytest
 
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
+from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_weights import quantize_llama
@@ -78,6 +79,38 @@ def test_quantized_networks_stay_quantized(network):
     expected = apply({"params": params}, TOKENS, predictors=predictors, sparsity=TEN, plan=plan)
     np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-5)
     assert found.state is None
+
+
+def test_generation_gives_the_tokens_of_the_network_without_a_store(network):
+    model, params, predictors, _ = network
+    sharp = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else 12 * leaf, params)
+    some = {"predictors": predictors, "sparsity": TEN}
+    prompts = [TOKENS[0].tolist(), [3, 1]]
+    free = generate((model, sharp), prompts, max_new_tokens=6, temperature=0, **some)
+    options = {"max_new_tokens": 6, "temperature": 0, "stop_tokens": [int(free.tokens[1, 2])]}
+    wanted = generate((model, sharp), prompts, **options, **some)
+    with StoredLlama.from_checkpoint((model, sharp), 30_000, **some) as stored:
+        heard = []
+        found = generate(stored, prompts, on_token=lambda step, newest: heard.append(newest), **options)
+        with pytest.raises(ValueError, match="a StoredLlama has its predictors already; give"):
+            generate(stored, prompts, max_new_tokens=1, **some)
+        assert 0 < stored.statistics.hit_rate < 1 and stored.ffn.store.peak_device_bytes <= 30_000
+    np.testing.assert_array_equal(found.tokens, wanted.tokens)
+    np.testing.assert_array_equal(np.stack(heard, 1), wanted.tokens[:, : len(heard)])
+    np.testing.assert_array_equal(found.lengths, wanted.lengths)
+    np.testing.assert_array_equal(found.state.lengths, wanted.state.lengths)
+    np.testing.assert_allclose(found.log_probabilities, wanted.log_probabilities, atol=1e-4)
+    with pytest.raises(RuntimeError, match="the store is closed"):
+        generate(stored, prompts, max_new_tokens=1)
+
+
+def test_without_predictors_all_neurons_come_and_go(network):
+    model, params, _, _ = network
+    wanted = jax.jit(model.apply)({"params": params}, TOKENS)
+    with StoredLlama.from_checkpoint((model, params), 30_000) as stored:
+        np.testing.assert_allclose(stored(jnp.asarray(TOKENS)).logits, wanted.logits, atol=1e-6)
+    with pytest.raises(ValueError, match="the budget leaves"):
+        StoredLlama.from_checkpoint((model, params), 300)
 
 
 def test_what_does_not_fit_is_refused(network):

@@ -139,6 +139,11 @@ def test_generation_with_all_neurons_is_that_without_predictors(model, calibrate
     sparse = generate(ck, "3 times", **options).texts[0]
     given = ("--predictors", calibrated, "--active-fraction", 0.25, "--no-echo")
     assert _generated(capsys, path, *given) == sparse + "\n"
+    command = ["generate", path, "--prompt", "3 times", "--max-new-tokens", 12, "--temperature", 0, *given]
+    assert run([*command, "--device-budget", "20kB"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == sparse + "\n"
+    assert re.match(r"neurons: \d+\.\d% of \d[\d,]+ asked for were on the device .* of 0.0 MB$", captured.err)
 
 
 def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path, capsys):
@@ -159,6 +164,11 @@ def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path
     assert "need 69 positions" in told(path, "--max-new-tokens", 67)
     assert "temperature must be" in told(path, "--temperature", -1)
     assert "--stop is empty" in told(path, "--stop", "")
+    assert "--device-budget takes bytes such as 500MB or 2GB, not 'much'" in told(
+        path, "--device-budget", "much"
+    )
+    assert "not '-1'" in told(path, "--device-budget=-1")
+    assert "the budget leaves" in told(path, "--device-budget", "9B")
     raw = path.read_bytes().replace(
         b"general.architecture\x08\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00llama",
         (b"general.architecture\x08\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00mamba"),
