@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sparsejax.bench import sparse_inference_batches as batches
 from sparsejax.bench import sparse_inference_calibration as calibration
 from sparsejax.bench import sparse_inference_ffn as ffn
 from sparsejax.bench import sparse_inference_gpu as gpu
@@ -37,8 +38,9 @@ def run(quick: bool = False, *, checkpoint: Any = None, threads: int = 1) -> lis
     """
     del threads
     threads, rows = min(_THREADS, len(allowed_cores())), []
-    for group in ffn.GROUPS:
-        rows += run_pinned(ffn.__name__, {"group": group, "quick": quick}, threads, inline=True)
+    for module, groups in ((ffn, ffn.GROUPS), (batches, batches.GROUPS)):
+        for group in groups:
+            rows += run_pinned(module.__name__, {"group": group, "quick": quick}, threads, inline=True)
     for group in _GROUPS:
         options = {"group": group, "quick": quick, "checkpoint": checkpoint and str(checkpoint)}
         rows += run_pinned(__name__, options, threads)

@@ -93,8 +93,8 @@ def measure_tokens(sizes: Sizes, ways: Sequence[Way], machine: Machine, *, quick
         if sizes.quantises:
             predicting = [way for way in mine if way.predicts]
             calls |= {_name(way) + _FLOAT32: _one_token(layers, way, layers.predictors) for way in predicting}
-        dense, seconds, notes = _dense_calls(layers)
-        times = _race({**calls, **dense}, quick)
+        dense, seconds, notes = dense_calls(layers)
+        times = timed({**calls, **dense}, quick)
         for way in mine:
             yield _row(layers, way, times, dense, machine, seconds=seconds, notes=notes)
 
@@ -124,13 +124,13 @@ def measure_prefill(
 
     step = jax.jit(sparse)
     groups = [(layers.weights[n], layers.predictors[n], fitted[n]) for n in range(sizes.layers)]
-    call = _turning(lambda group, x: step(group[0], x, group[1], group[2]), groups, layers.inputs)
-    bare = _turning(lambda group, x: step(group[0], x, group[1], None), groups, layers.inputs)
-    dense, seconds, notes = _dense_calls(layers)
-    times = _race({"ours": call, "ours: without compensation": bare, **dense}, quick, few=True)
+    call = turning(lambda group, x: step(group[0], x, group[1], group[2]), groups, layers.inputs)
+    bare = turning(lambda group, x: step(group[0], x, group[1], None), groups, layers.inputs)
+    dense, seconds, notes = dense_calls(layers)
+    times = timed({"ours": call, "ours: without compensation": bare, **dense}, quick, few=True)
     exact = np.asarray(layers.dense(0, 0))
     errors = {
-        name: _relative(
+        name: relative(
             np.asarray(step(layers.weights[0], layers.inputs[0], layers.predictors[0], repair)), exact
         )
         for name, repair in (("with compensation", fitted[0]), ("without", None))
@@ -138,7 +138,7 @@ def measure_prefill(
     kept = chosen(layers.predictors[0].scores(layers.inputs[0]), sparsity, plan)
     work = 4 * tokens * sizes.d_ff * sizes.d_model * (1.5 if sizes.gated else 1)
     rate = work / min(time.best for name, time in times.items() if name.startswith(_PEERS))
-    yield _as_row(
+    yield as_row(
         f"prefill of {tokens} tokens, {sizes.words}, {active:.0%} active in shared blocks of {sizes.block}",
         "ms",
         times,
@@ -189,7 +189,7 @@ def _one_token(layers: Layers, way: Way, predictors: Sequence[Any] | None = None
     numbers = range(layers.sizes.layers)
     if way.predicts:
         predictors = layers.scorers if predictors is None else predictors
-        return _turning(
+        return turning(
             lambda group, x: layers.predicted(group[0], x, group[1]),
             list(zip(layers.weights, predictors, strict=True)),
             layers.inputs,
@@ -198,7 +198,7 @@ def _one_token(layers: Layers, way: Way, predictors: Sequence[Any] | None = None
     lists = [[layers.best(n, m) for m in range(len(layers.inputs))] for n in numbers]
     pairs = [(layers.weights[n], lists[n]) for n in numbers]
     numbered = list(enumerate(layers.inputs))
-    return _turning(lambda pair, given: step(pair[0], given[1], pair[1][given[0]]), pairs, numbered)
+    return turning(lambda pair, given: step(pair[0], given[1], pair[1][given[0]]), pairs, numbered)
 
 
 def _row(
@@ -218,15 +218,15 @@ def _row(
         kept = layers.kept(layer, number) if way.predicts else layers.best_mask(layer, number)
         outputs = np.asarray(layers.outputs(layer, number, predicts=way.predicts))
         exact = layers.exact(layer, number, None)
-        errors.append(_relative(outputs, exact))
-        numeric.append(_relative(outputs, layers.exact(layer, number, kept)))
+        errors.append(relative(outputs, exact))
+        numeric.append(relative(outputs, layers.exact(layer, number, kept)))
         recalls.append(layers.recall(layer, number, kept))
     nbytes = layers.bytes_read(predicts=way.predicts)
     reads = nbytes / machine.memory_gb_s / 1e3
     ceiling = layers.bytes_dense / nbytes
     names = {own: "ours", own + _FLOAT32: "ours: float32 predictor", **{name: name for name in dense}}
     renamed = {names[name]: time for name, time in times.items() if name in names}
-    return _as_row(
+    return as_row(
         f"1 token, {sizes.words}, {way.active:.0%} active, {way.words}",
         "us",
         renamed,
@@ -245,7 +245,7 @@ def _row(
     )
 
 
-def _as_row(
+def as_row(
     case: str,
     unit: str,
     times: Mapping[str, Timing],
@@ -258,6 +258,20 @@ def _as_row(
     seconds: Mapping[str, float],
     notes: Sequence[str],
 ) -> Row:
+    """A row of times, of which the call named "ours" is what it is about.
+
+    Args:
+      case: what is measured.
+      unit: "us" or "ms".
+      times: by contestant; those that begin with "ours: " are variants.
+      dense: the peers.
+      machine: of the run.
+      quality: errors and recall.
+      target: times faster than the fastest dense peer; None aims at nothing.
+      bound: what limits ours, in words.
+      seconds: that building the peers took.
+      notes: of the peers.
+    """
     scale = 1e6 if unit == "us" else 1e3
     variants = {name.removeprefix("ours: "): time for name, time in times.items() if name.startswith("ours:")}
     return Row(
@@ -279,25 +293,25 @@ def _as_row(
     )
 
 
-def _dense_calls(layers: Layers) -> tuple[Calls, Mapping[str, float], Sequence[str]]:
+def dense_calls(layers: Layers) -> tuple[Calls, Mapping[str, float], Sequence[str]]:
     """Calls of the dense contestants; those that cannot be had are None, with a note."""
     import jax
 
     step = jax.jit(lambda weights, x: dense_ffn(x, weights, activation=layers.activation))
 
     def ours() -> Callable[[], Any]:
-        return _turning(step, layers.weights, layers.inputs)
+        return turning(step, layers.weights, layers.inputs)
 
     def torch(function: Any, *, transposed: bool) -> Callable[[], Any]:
         import torch
 
         inputs = [torch.from_dlpack(x) for x in layers.inputs]
         tensors = [peers.tensors(layer, transposed=transposed) for layer in layers.plain()]
-        return _turning(peers.without_gradients(function), tensors, inputs)
+        return turning(peers.without_gradients(function), tensors, inputs)
 
     def numpy() -> Callable[[], Any]:
         arrays = [peers.Dense(*(None if p is None else np.asarray(p) for p in one)) for one in layers.plain()]
-        return _turning(peers.numpy_rows, arrays, [np.asarray(x) for x in layers.inputs])
+        return turning(peers.numpy_rows, arrays, [np.asarray(x) for x in layers.inputs])
 
     return build(
         {
@@ -309,7 +323,7 @@ def _dense_calls(layers: Layers) -> tuple[Calls, Mapping[str, float], Sequence[s
     )
 
 
-def _turning(
+def turning(
     step: Callable[[Any, Any], Any], groups: Sequence[Any], inputs: Sequence[Any]
 ) -> Callable[[], Any]:
     """A call that takes the next layer and the next inputs each time."""
@@ -322,7 +336,14 @@ def _turning(
     return call
 
 
-def _race(calls: Calls, quick: bool, *, few: bool = False) -> dict[str, Timing]:
+def timed(calls: Calls, quick: bool, *, few: bool = False) -> dict[str, Timing]:
+    """Times of the contestants that there are.
+
+    Args:
+      calls: by name; None where one cannot be had.
+      quick: a test of the benchmark.
+      few: calls take so long that a few are enough.
+    """
     present = {name: call for name, call in calls.items() if call is not None}
     most = 5 if quick else 11 if few else 101
     return race(present, repetitions=most, time_limit=5 if quick else 60)
@@ -337,7 +358,8 @@ def _fitted(layers: Layers, number: int, sparsity: Any, plan: FFNPlan, rank: int
     return fit_compensation(inputs, exact - sparse, rank=rank)
 
 
-def _relative(outputs: np.ndarray, exact: np.ndarray) -> float:
+def relative(outputs: np.ndarray, exact: np.ndarray) -> float:
+    """The error's norm over that of what is exact."""
     return float(np.linalg.norm(outputs - exact) / np.linalg.norm(exact))
 
 

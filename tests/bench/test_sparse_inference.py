@@ -62,7 +62,7 @@ def test_every_group_is_run(monkeypatch):
     )
     assert sparse_inference.run(quick=True) == []
     groups = [options.get("group") for _, options in asked]
-    ffn = ["large", "gated", "small", "prefill"]
+    ffn = ["large", "gated", "small", "prefill", "batches", "batches small"]
     assert groups == [*ffn, "quantized", "calibration", "store", "quality", None]
 
 

@@ -8,14 +8,21 @@ from sparsejax.ops import backends
 
 Path = Literal["auto", "dense", "masked", "rows", "union", "shared"]
 
-# CPU, 4,096 x 11,008, float32, two matrices, weights in rotation, 2 cores, minima in ms: all neurons of
-# one token 16.5; 10 % by rows 2.2 (15 to 18 GB/s of the 22 of reading all), a predictor of rank 256 and the
-# choice 1.0. By these rates rows break even at two thirds of the neurons. 512 tokens: all 672, half by shared
-# rows 382.
-ROWS = 0.5
+# CPU, 2 cores, float32, two matrices, weights in rotation, predictor and choice included, medians in ms
+# (`sparsejax bench sparse_inference`, group "batches", times every path at its limit):
+#
+#                          4,096 x 11,008                      512 x 2,048
+# 1 token, rows            .5 10.3  .6 12.3  .7 13.7  all 23   .5 0.70  .6 0.78  .7 0.82  all 0.80
+# 2 tokens, their union    .2 32    .3 49    .4 60    all 85   .2 0.73  .4 1.10           all 0.89
+# 4 tokens                 .2 31    .3 46    .4 64    all 94   .2 0.86  .4 1.17           all 1.10
+# 8 tokens                 .2 34    .3 51    .4 66    all 97   .2 0.94  .4 1.34           all 1.12
+# 512 tokens, one choice   .6 274   .75 337  .85 374  all 364  SMALL512
+#
+# One limit serves both sizes: that of the small one, whose weights nearly fit the cache.
+ROWS = 0.6
 """Largest part of the neurons that one token reads row by row."""
 
-UNION = 0.4
+UNION = 0.25
 """Largest part of the neurons, those that any token uses, that a small batch reads: each of its tokens goes
 through the rows again in the cache."""
 
@@ -35,7 +42,9 @@ def choose_path(tokens: int, part: float, *, shared: bool = False) -> Path:
       shared: the tokens compute the same neurons.
 
     Returns:
-      "dense" where nothing would be saved: then all neurons are computed and none is dropped.
+      "dense" where nothing would be saved: then all neurons are computed and none is dropped. "masked" where
+      tokens choose for themselves, too many to read rows for: it keeps their choices, and costs what dense
+      does and the choice.
 
     Example:
       >>> choose_path(1, 0.1), choose_path(1, 0.9), choose_path(512, 0.5, shared=True)
@@ -47,4 +56,21 @@ def choose_path(tokens: int, part: float, *, shared: bool = False) -> Path:
         return "shared" if part <= SHARED else "dense"
     if tokens == 1:
         return "rows" if part <= ROWS else "dense"
-    return "union" if tokens <= UNION_TOKENS and part <= UNION else "dense" if part >= 1 else "masked"
+    few = tokens <= UNION_TOKENS and union_part(tokens, part) <= UNION
+    return "union" if few else "dense" if part >= 1 else "masked"
+
+
+def union_part(tokens: int, part: float) -> float:
+    """Part of the neurons that tokens use together whose choices have nothing to do with each other.
+
+    Tokens of one text share choices: theirs is smaller.
+
+    Args:
+      tokens: of a batch.
+      part: that each chooses.
+
+    Example:
+      >>> round(union_part(4, 0.05), 3)
+      0.185
+    """
+    return float(1 - (1 - part) ** tokens)

@@ -26,7 +26,7 @@ from sparsejax.ops.sparse_ffn import (
     with_bias,
 )
 
-STEPS = (1 / 16, 1 / 8, 1 / 4)
+STEPS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Parts of the largest list; a list of unknown length is as long as the first of them that holds it."""
 
 

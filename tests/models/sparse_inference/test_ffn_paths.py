@@ -11,7 +11,7 @@ import pytest
 
 from sparsejax.models.sparse_inference.compensation import fit_compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.crossover import choose_path
+from sparsejax.models.sparse_inference.crossover import choose_path, union_part
 from sparsejax.models.sparse_inference.ffn_hot import hot_cold_ffn, split_hot
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
@@ -54,6 +54,7 @@ def _problem(tokens):
         (1, TOP, FFNPlan(block_size=4, hot=5), "rows"),
         (1, ABOVE, FFNPlan(hot=3), "rows"),
         (3, TOP, FFNPlan(), "rows"),
+        (3, SparsityConfig.with_top_k(3), FFNPlan(), "union"),
         (3, TOP, FFNPlan(), "union"),
         (3, ABOVE, FFNPlan(block_size=4), "union"),
         (7, TOP, FFNPlan(block_size=4, group=3), "shared"),
@@ -105,8 +106,11 @@ def test_all_neurons_where_nothing_would_be_saved():
 
 
 def test_paths_by_size():
-    assert [choose_path(1, part) for part in (0.05, 0.3, 1.0)] == ["rows", "rows", "dense"]
+    assert [choose_path(1, part) for part in (0.05, 0.6, 0.7, 1.0)] == ["rows", "rows", "dense", "dense"]
     assert choose_path(4, 0.05) == "union" and choose_path(64, 0.05) == "masked"
+    # 8 tokens with a tenth each use more than half of the neurons together: no list holds that.
+    assert [choose_path(tokens, 0.1) for tokens in (2, 8)] == ["union", "masked"]
+    assert union_part(8, 0.1) == pytest.approx(0.57, abs=0.01)
     assert choose_path(512, 0.5, shared=True) == "shared" and choose_path(512, 1.0, shared=True) == "dense"
     with target_platform("gpu"):
         assert choose_path(1, 0.1) == "rows" and choose_path(4, 0.1) == "masked"

@@ -1,0 +1,32 @@
+"""Rows of small batches and of the limits: what is timed is what `chosen` says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sparsejax.bench.machine import Machine
+from sparsejax.bench.sparse_inference_batches import _ACTIVE, BATCHES, GROUPS, measure_sizes
+from sparsejax.bench.sparse_inference_layers import QUICK
+from sparsejax.models.sparse_inference.crossover import UNION, choose_path, union_part
+
+MACHINE = Machine("cpu", 2, {}, 5.0, 1.0, 20.0, 60.0)
+
+
+def test_rows_of_batches_and_limits():
+    two, four, one, many = measure_sizes(dataclasses.replace(QUICK, quantises=False), MACHINE, quick=True)
+    assert [row.case.split(",")[0] for row in (two, four, one, many)] == [
+        "2 tokens",
+        "4 tokens",
+        "crossover at 1 token",
+        "crossover at 32 tokens",
+    ]
+    for row in (two, four, one, many):
+        assert row.quality["error to float64, of the same choice"] < 1e-5
+        assert row.ours > 0 and row.peers["dense JAX"] > 0 and row.targets[0].at_least == 1.0
+    assert two.variants.keys() == {"rows", "masked"}
+    assert float(two.quality["recall of the active"].split()[0]) > 0.3
+
+
+def test_batches_are_united_in_what_is_measured():
+    assert all(choose_path(tokens, _ACTIVE) == "union" for tokens in BATCHES)
+    assert union_part(BATCHES[-1], _ACTIVE) <= UNION and len(GROUPS) == 2
