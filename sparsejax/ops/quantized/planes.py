@@ -18,7 +18,7 @@ product then sums along axes that are not the last, which is what compilers for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -152,8 +152,9 @@ def _codes(blocks: np.ndarray, where: Packed, rows: int, cut: Cut) -> np.ndarray
     shape = (tiles, many, *inner) if by_rows else (many, *inner, tiles)
     found = np.zeros((*shape, size, cut.lanes), np.uint8)
     # Bits of eight bytes at once: none leaves its byte, since they are masked between the shifts.
-    word = np.uint64 if cut.lanes % 8 == 0 else np.uint8
-    read, written = runs.view(word), found.view(word)
+    word: Any = np.uint64 if cut.lanes % 8 == 0 else np.uint8
+    read: Any = runs.view(word)
+    written: Any = found.view(word)
     written = written if by_rows else written.transpose(3, 0, 1, 2, 4, 5)
     mask = np.frombuffer(bytes([(1 << bits) - 1] * np.dtype(word).itemsize), word)[0]
     step = max(1, _AT_ONCE * tiles // max(1, runs.nbytes))
