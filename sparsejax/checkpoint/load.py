@@ -88,7 +88,7 @@ def load(
         with ThreadPoolExecutor() as pool:  # the bytes of quantised tensors are sorted anew
             views = dict(zip(tensors, pool.map(lambda array: array.view(), tensors.values()), strict=True))
         needed = template(family, config)
-        params = flatten(to_params(rules, views, needed))
+        params = packed.in_order(flatten(to_params(rules, views, needed)), flatten(needed))
         labels = {path: source_key(rules, path) for path in params}
         checks = [partial(verify_checksums, source.tensors.values())]
         plain = {name: leaf for name, leaf in params.items() if not packed.is_packed(leaf)}

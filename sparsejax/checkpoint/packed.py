@@ -89,6 +89,19 @@ def from_bytes(arrays: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, 
     return unflatten(flat)
 
 
+def in_order(params: Mapping[str, Any], needed: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters whose quantised ones lie as those of a template do: a product reads them faster so.
+
+    Args:
+      params: by path.
+      needed: shapes by path.
+    """
+    return {
+        path: leaf.ordered(needed[path].order) if is_packed(leaf) and is_packed(needed[path]) else leaf
+        for path, leaf in params.items()
+    }
+
+
 def check_finite(tensor: QuantizedTensor, name: str) -> None:
     """Refuse scales that are NaN or infinite.
 

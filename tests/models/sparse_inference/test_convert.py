@@ -17,6 +17,7 @@ from sparsejax.checkpoint.gguf import read_gguf, write_gguf
 from sparsejax.checkpoint.verification import verify
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama_names import ROW_BY_ROW
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
 from sparsejax.models.sparse_inference.part_modules import predictor_of
 from sparsejax.models.sparse_inference.parts import build, example_inputs
@@ -58,7 +59,9 @@ def network():
         if kind in ("f16", "bf16"):
             owner["weight"] = jnp.asarray(array, {"f16": jnp.float16, "bf16": jnp.bfloat16}[kind])
         else:
-            owner["weight"] = QuantizedTensor.quantize(array.T if part == "ffn_down" else array, kind)
+            order = "rows" if part in ROW_BY_ROW else "columns"  # as files are loaded
+            values = array.T if part == "ffn_down" else array
+            owner["weight"] = QuantizedTensor.quantize(values, kind, order=order)
     tokens = ["<unk>", *(f"t{number}" for number in range(63))]
     metadata = {"tokenizer.ggml.model": "none", "tokenizer.ggml.tokens": tokens, "general.name": "toy"}
     return ck.replace(config=config, params=params, metadata=metadata)
@@ -92,7 +95,11 @@ def test_a_network_is_written_and_loaded(network, file):
 def test_directories_and_files_give_each_other_back_bit_for_bit(file, tmp_path):
     sj.save(sj.load(file), tmp_path / "model")
     header = json.loads((tmp_path / "model" / "sparsejax.json").read_text())
-    assert header["packed"]["blk_0/attn_q/weight"] == {"format": "q4_0", "shape": [32, 32], "order": "rows"}
+    assert header["packed"]["blk_0/attn_q/weight"] == {
+        "format": "q4_0",
+        "shape": [32, 32],
+        "order": "columns",
+    }
     sj.export_pt(sj.load(tmp_path / "model"), tmp_path / "y.gguf")
     assert (tmp_path / "y.gguf").read_bytes() == file.read_bytes()
     rows = {row.key: row for row in sj.inspect(tmp_path / "model").tensors}
