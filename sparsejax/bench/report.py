@@ -15,7 +15,7 @@ from sparsejax.checkpoint.native import durable
 HEAD = ("case", "ours", "peers", "error", "target")
 """The columns of a table of rows."""
 
-_LARGER_IS_BETTER = ("GB/s", "proposals/s", "accuracy", "% of copy bandwidth")
+_LARGER_IS_BETTER = ("GB/s", "tokens/s", "proposals/s", "accuracy", "% of copy bandwidth")
 _ERRORS, _SHARES = ("MSE",), ("accuracy",)
 _RELATIVE = ("x", "% of the layer", "% of the step")
 
@@ -44,7 +44,7 @@ class Row:
     Attributes:
       case: what was measured, in words.
       unit: of all values: "us", "s", "MSE", "x" (times a smaller case), "% of the layer", ... (less is
-        better) or "GB/s", "proposals/s", "accuracy", "% of copy bandwidth" (more is better).
+        better) or "GB/s", "tokens/s", "proposals/s", "accuracy", "% of copy bandwidth" (more is better).
       ours: our median.
       peers: medians by name; None for a peer that is not there (see notes).
       quality: error columns: name to value, or name to values by contestant.

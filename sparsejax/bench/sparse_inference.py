@@ -13,6 +13,7 @@ from typing import Any
 
 from sparsejax.bench import sparse_inference_batches as batches
 from sparsejax.bench import sparse_inference_calibration as calibration
+from sparsejax.bench import sparse_inference_decode as decode
 from sparsejax.bench import sparse_inference_ffn as ffn
 from sparsejax.bench import sparse_inference_gpu as gpu
 from sparsejax.bench import sparse_inference_quality as quality
@@ -72,8 +73,15 @@ def _store(machine: Machine, quick: bool, checkpoint: str | None) -> Iterator[Ro
         yield from store.measure(store.QUICK if quick else store.Sizes(), machine, Path(folder), quick=quick)
 
 
+def _decode(machine: Machine, quick: bool, checkpoint: str | None) -> Iterator[Row]:
+    del checkpoint
+    with tempfile.TemporaryDirectory() as folder:
+        yield from decode.measure(machine, Path(folder), quick=quick)
+
+
 _GROUPS: dict[str, Callable[[Machine, bool, str | None], Iterator[Row]]] = {
     "quantized": _quantized,
+    "decode": _decode,
     "calibration": _calibration,
     "store": _store,
     "quality": quality.measure,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
 
 from sparsejax.bench import sparse_inference, sparse_inference_gpu
 from sparsejax.bench import sparse_inference_calibration as calibration
+from sparsejax.bench import sparse_inference_decode as whole
 from sparsejax.bench import sparse_inference_quantized as quantized
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.peers.ggml_matrix import GgmlMatrix
@@ -63,7 +65,19 @@ def test_every_group_is_run(monkeypatch):
     assert sparse_inference.run(quick=True) == []
     groups = [options.get("group") for _, options in asked]
     ffn = ["large", "gated", "small", "prefill", "batches", "batches small"]
-    assert groups == [*ffn, "quantized", "calibration", "store", "quality", None]
+    assert groups == [*ffn, "quantized", "decode", "calibration", "store", "quality", None]
+
+
+def test_whole_models_say_what_llama_cpp_says(tmp_path, monkeypatch):
+    (row,) = whole.measure(MACHINE, tmp_path, quick=True)
+    assert row.unit == "tokens/s" and row.ours > 0 and row.case.startswith("decode, tiny Llama, q8_0")
+    if row.peers["llama.cpp"] is None:
+        assert any("llama" in note for note in row.notes)
+    else:
+        assert row.quality["first tokens that are the same"] == "8 of 8"
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    alone = whole.decode_row("alone", tmp_path / "q8_0.gguf", 2, MACHINE, quick=True)
+    assert alone.peers == {"llama.cpp": None} and "llama_cpp is not installed" in " ".join(alone.notes)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
