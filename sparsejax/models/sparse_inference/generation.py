@@ -195,8 +195,8 @@ def _decoder(
                 "a StoredLlama has its predictors already; give predictors, active_fraction, sparsity, plan "
                 "and fitted to StoredLlama.from_checkpoint"
             )
-        stored = (partial(each, source) for each in (store_decoding.prefill, store_decoding.advance))
-        return source.model.config, *stored
+        read, go_on = partial(store_decoding.prefill, source), partial(store_decoding.advance, source)
+        return source.model.config, read, go_on
     predictors, active_fraction, sparsity, plan, fitted = selection
     model, params = model_and_params(source)
     options = sparse_options(predictors, active_fraction, sparsity, model.config.n_layers, plan)

@@ -127,9 +127,11 @@ def _closing(
 def _in_host_memory() -> contextlib.AbstractContextManager[Any]:
     """Arrays that are made within stay off the accelerator, where the CPU is one of JAX's devices."""
     try:
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
+        host = jax.local_devices(backend="cpu")[0]
     except RuntimeError:
         return contextlib.nullcontext()
+    found: contextlib.AbstractContextManager[Any] = jax.default_device(host)
+    return found
 
 
 def load_llama(path: Path) -> Checkpoint:
