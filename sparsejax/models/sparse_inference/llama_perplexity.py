@@ -15,6 +15,7 @@ from sparsejax.models.sparse_inference.llama import LlamaLM, LlamaOutput
 from sparsejax.models.sparse_inference.llama_ffn import SparseOptions, sparse_options
 from sparsejax.models.sparse_inference.llama_source import model_and_params
 from sparsejax.models.sparse_inference.llama_text_rows import batches, token_rows
+from sparsejax.typing import Tokens
 
 
 def perplexity(
@@ -76,6 +77,28 @@ def perplexity(
     return math.exp(total / sum(len(row) - 1 for row in rows))
 
 
+def token_losses(logits: jax.Array, tokens: Tokens, counts: jax.Array) -> jax.Array:
+    """Negative log-likelihoods of rows of tokens, the first of each left out.
+
+    Args:
+      logits: (b, t, vocab_size) of a network that read ``tokens``.
+      tokens: (b, t) ids, each row padded at its end.
+      counts: (b,) tokens of each row.
+
+    Returns:
+      (b,) nats, float32 of float32 logits.
+
+    Example:
+      >>> tokens, counts = jnp.asarray([[3, 1, 2, 0]]), jnp.asarray([3])
+      >>> bool(jnp.allclose(token_losses(jnp.zeros((1, 4, 8)), tokens, counts), 2 * jnp.log(8)))
+      True
+    """
+    ahead = jax.nn.log_softmax(logits[:, :-1], axis=-1)
+    picked = jnp.take_along_axis(ahead, tokens[:, 1:, None], axis=-1)[..., 0]
+    there = jnp.arange(1, tokens.shape[1]) < counts[:, None]
+    return -jnp.where(there, picked, 0).sum(axis=1)
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def _surprise(
     model: LlamaLM,
@@ -88,7 +111,4 @@ def _surprise(
     params, predictors, fitted = arrays
     more = {"capacity": 0, "predictors": predictors, "fitted": fitted, **options.as_options()}
     found = cast(LlamaOutput, model.apply({"params": params}, tokens, **more))
-    ahead = jax.nn.log_softmax(found.logits[:, :-1], axis=-1)
-    picked = jnp.take_along_axis(ahead, tokens[:, 1:, None], axis=-1)[..., 0]
-    there = jnp.arange(1, tokens.shape[1]) < counts[:, None]
-    return -jnp.where(there, picked, 0).sum(axis=1)
+    return token_losses(found.logits, tokens, counts)

@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsejax.models.sparse_inference.llama import LlamaLM, LlamaOutput
 from sparsejax.models.sparse_inference.llama_observe import ffn_weights
+from sparsejax.models.sparse_inference.llama_perplexity import token_losses
 from sparsejax.models.sparse_inference.llama_source import model_and_params
 from sparsejax.models.sparse_inference.llama_text_rows import batches
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor
@@ -109,7 +110,4 @@ def _losses(model: LlamaLM, params: Any, predictors: Any, fraction: jax.Array, p
     tokens, counts = part
     options = {"capacity": 0, "predictors": predictors, "active_fraction": fraction}
     logits = cast(LlamaOutput, model.apply({"params": params}, tokens, **options)).logits
-    ahead = jax.nn.log_softmax(logits[:, :-1], axis=-1)
-    picked = jnp.take_along_axis(ahead, tokens[:, 1:, None], axis=-1)[..., 0]
-    there = jnp.arange(1, tokens.shape[1]) < counts[:, None]
-    return -jnp.where(there, picked, 0).sum(axis=1)
+    return token_losses(logits, tokens, counts)
