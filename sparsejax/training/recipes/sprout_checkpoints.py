@@ -23,9 +23,9 @@ from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.sprout.config import Path as SparsePath
 from sparsejax.models.sprout.mlm import MaskingRule, mask_tokens, mlm_loss
 from sparsejax.models.sprout.quality import ffn_quality
+from sparsejax.training.recipes.documentation import documentation
 from sparsejax.training.recipes.manifest import described, record
 from sparsejax.training.recipes.sprout_sandwich import SHARES, Sandwich, trained
-from sparsejax.training.recipes.ten_checkpoints import documentation
 from sparsejax.training.text.special import special_ids
 from sparsejax.training.text.tokenizer import JsonTokenizer, read_tokenizer
 from sparsejax.training.text.wordpiece import trained_wordpiece

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import ast
 import sys
-import sysconfig
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -20,6 +17,7 @@ from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.save import export_pt
 from sparsejax.models.ten import generate
 from sparsejax.models.ten.fold import fold_normalization
+from sparsejax.training.recipes.documentation import documentation
 from sparsejax.training.recipes.manifest import described, record
 from sparsejax.training.recipes.ten import BEST, prepare, train
 from sparsejax.training.recipes.ten_settings import TenSettings
@@ -29,22 +27,7 @@ VARIANT = "ssd"
 PROMPT = "Return the "
 
 _COMMAND = "python -m sparsejax.training.recipes.ten_checkpoints checkpoints"
-_LEAST_DOCSTRING = 80  # characters; shorter ones are mostly names
 _POSITIONS = 512
-
-
-def documentation() -> Iterator[str]:
-    """Documentation strings of the standard library, module by module, tests left out."""
-    library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(library.rglob("*.py")):
-        parts = path.relative_to(library).parts
-        if {"test", "tests", "idlelib", "site-packages", "dist-packages"} & {*parts}:
-            continue
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):  # a file kept for an old grammar
-            continue
-        yield from _docstrings(tree)
 
 
 def make_checkpoint(
@@ -106,13 +89,6 @@ def greedy_text(ck: Checkpoint, prompt: str = PROMPT, count: int = 80) -> str:
     found = generate(ck, [list(prompt.encode())], max_new_tokens=count, temperature=0)
     new = [int(token) for token in found.tokens[0] if token < 256]
     return prompt + bytes(new).decode(errors="replace")
-
-
-def _docstrings(tree: ast.Module) -> Iterator[str]:
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, kinds) and (text := ast.get_docstring(node)) and len(text) >= _LEAST_DOCSTRING:
-            yield text
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ import pathlib
 import re
 import subprocess
 
-import pytest
-
 import sparsejax as sj
-from sparsejax.training.recipes.ten_checkpoints import FILE, PROMPT, documentation, greedy_text
+from sparsejax.training.recipes.ten_checkpoints import FILE, PROMPT, greedy_text
 from tests.conftest import ROOT
 
 MODULES = (argparse, asyncio.streams, email.message, inspect, logging, pathlib, subprocess)
@@ -39,11 +37,3 @@ def test_the_manifest_says_how_it_was_made():
     (entry,) = (entry for entry in entries if entry["file"] == FILE)
     assert entry["validation_perplexity_per_byte"] < 4
     assert words(entry["sample"])
-
-
-@pytest.mark.parametrize("number", range(3))
-def test_the_text_is_documentation(number):
-    strings = documentation()
-    for _ in range(number):
-        next(strings)
-    assert len(next(strings)) >= 80
