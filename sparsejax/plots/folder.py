@@ -10,13 +10,7 @@ from sparsejax.checkpoint.store import read_header
 from sparsejax.training.errors import RunError
 from sparsejax.training.run_folder import read_run
 
-_DRAWN = {
-    "ultra_sparse": "draw_training",
-    "sprout": "draw_folder",
-    "ten": "draw_folder",
-    "force_field": "draw_folder",
-    "sparse_inference": "draw_folder",
-}
+_OF_RUNS = ("ultra_sparse", "sprout", "ten", "force_field", "sparse_inference")
 _OF_CHECKPOINTS = ("sprout", "ten")
 
 
@@ -40,7 +34,6 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
             raise RunError(f"{folder}: there are no plots of {kind} checkpoints; give the folder of a run")
     else:
         kind = read_run(folder)["settings"].get("family")
-        if kind not in _DRAWN:
+        if kind not in _OF_RUNS:
             raise RunError(f"{folder}: there are no plots of {kind} runs")
-    family = importlib.import_module(f"sparsejax.plots.{kind}")
-    return getattr(family, _DRAWN[kind])(folder)
+    return importlib.import_module(f"sparsejax.plots.{kind}").draw_folder(folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsejax.plots.style import write_figures
+from sparsejax.plots.style import single, with_grid, write_figures
 from sparsejax.training.errors import RunError
 from sparsejax.training.logs import LOG_FILE, read_log
 from sparsejax.training.run_folder import read_run
@@ -57,7 +57,7 @@ def convergence(log: Mapping[str, np.ndarray], run: Mapping[str, Any]) -> Figure
     Returns:
       a figure with a logarithmic loss axis.
     """
-    figure, axis = _single()
+    figure, axis = single()
     low = np.nanmin(log["loss_smallest"]) if np.isfinite(log["loss_smallest"]).any() else 0.0
     for name, label in (("loss", "training, mean"), ("validation_loss", "validation, mean")):
         _band(axis, log, name, label, floor=low)
@@ -75,7 +75,7 @@ def validation_accuracy(log: Mapping[str, np.ndarray], run: Mapping[str, Any]) -
       log: see `convergence`.
       run: see `convergence`.
     """
-    figure, axis = _single()
+    figure, axis = single()
     _share(axis, log, "validation_accuracy")
     axis.set_ylim(0, 100)
     axis.set_ylabel("validation accuracy (%)")
@@ -93,14 +93,14 @@ def temperature_and_acceptance(log: Mapping[str, np.ndarray], run: Mapping[str, 
     from matplotlib.figure import Figure
 
     if not (np.nan_to_num(log["temperature"]) > 0).any():
-        figure, below = _single()
+        figure, below = single()
         above = below
     else:
         figure = Figure(figsize=(8, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True)
         above.semilogy(log["round"], log["temperature"], color="tab:red", marker=_marker(log))
         above.set_ylabel("temperature (units of the loss)")
-        _style(above)
+        with_grid(above)
     _share(below, log, "accepted")
     below.set_ylim(bottom=0)
     below.set_ylabel("proposals accepted (%)")
@@ -116,7 +116,7 @@ def saturation(log: Mapping[str, np.ndarray], run: Mapping[str, Any]) -> Figure:
       log: see `convergence`.
       run: see `convergence`.
     """
-    figure, axis = _single()
+    figure, axis = single()
     _share(axis, log, "saturation")
     axis.set_ylim(0, 100)
     axis.set_ylabel("hidden activations with |h| > 0.95 (%)")
@@ -161,11 +161,11 @@ def selection_frequency(report: Mapping[str, Any], run: Mapping[str, Any], most:
         axis.legend(
             handles=handles, frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5)
         )
-    _style(axis)
+    with_grid(axis)
     return figure
 
 
-def draw_training(folder: Path) -> tuple[Path, ...]:
+def draw_folder(folder: Path) -> tuple[Path, ...]:
     """Draw the plots of a run from its logs into ``plots`` within its folder.
 
     Args:
@@ -218,13 +218,6 @@ def _with_interval(
         axis.fill_between(log["round"], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def _single() -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    return figure, figure.subplots()
-
-
 def _finish(axis: Any, run: Mapping[str, Any], title: str | None) -> None:
     seeds = run["settings"]["seeds"]
     axis.set_xlabel(f"round ({run['proposals_per_round']:,} proposals per seed each)")
@@ -233,17 +226,11 @@ def _finish(axis: Any, run: Mapping[str, Any], title: str | None) -> None:
     band = f"band: 95 % interval of the mean over {seeds} seeds" if seeds > 1 else "1 seed"
     axis.legend(fontsize="small", frameon=False, title=band, title_fontsize="small", alignment="left")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    _style(axis)
+    with_grid(axis)
 
 
 def _title(run: Mapping[str, Any], what: str) -> str:
     return f"{what}: {run['settings']['problem']}, {run['settings']['trainer']}"
-
-
-def _style(axis: Any) -> None:
-    axis.grid(alpha=0.25)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _marker(log: Mapping[str, np.ndarray]) -> str | None:

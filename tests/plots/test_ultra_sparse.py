@@ -79,7 +79,7 @@ def test_run_is_drawn_from_its_files(rounds, tmp_path):
     log = _log(rounds)
     log |= {f"validation_accuracy{end}": log[f"loss{end}"] for end in ("", "_low", "_high")}
     _write(tmp_path, log, {"selection": {"x0": 1.0}, "true_features": None, "seeds": [0]})
-    paths = plots.draw_training(tmp_path)
+    paths = plots.draw_folder(tmp_path)
     assert {path.stem for path in paths} == {
         "convergence",
         "temperature_and_acceptance",
@@ -97,8 +97,8 @@ def test_one_seed_has_no_band():
 
 def test_folders_without_rounds_are_refused(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        plots.draw_training(tmp_path)
+        plots.draw_folder(tmp_path)
     _write(tmp_path, _log(0))
     with pytest.raises(RunError, match="no round is logged"):
-        plots.draw_training(tmp_path)
+        plots.draw_folder(tmp_path)
     assert not (tmp_path / "plots").exists()

@@ -201,9 +201,9 @@ def train(run: Prepared) -> Trained:
         report = _reported(run, _best_nets(run, states))
         plots: tuple[Path, ...] = ()
         if run.settings.plots:
-            from sparsejax.plots.ultra_sparse import draw_training
+            from sparsejax.plots.ultra_sparse import draw_folder
 
-            plots = draw_training(run.folder)
+            plots = draw_folder(run.folder)
         mark_finished(run.folder, {"seconds": round(seconds, 3)})
     return Trained(report, seconds, plots)
 
