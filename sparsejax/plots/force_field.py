@@ -13,6 +13,7 @@ from sparsejax.models.force_field.error_patterns import ErrorGroup
 from sparsejax.models.force_field.force_metrics import force_metrics
 from sparsejax.models.force_field.structure import SYMBOLS
 from sparsejax.plots.noisy_curve import noisy_curve
+from sparsejax.plots.run_curves import metrics_of
 from sparsejax.plots.style import (
     column,
     legend_beside,
@@ -23,9 +24,6 @@ from sparsejax.plots.style import (
     with_grid,
     write_figures,
 )
-from sparsejax.training.errors import RunError
-from sparsejax.training.metric_log import METRICS_FILE, read_metrics
-from sparsejax.training.run_folder import read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -311,11 +309,7 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
       RunError: the folder holds no such run, or one without a single step.
       ModuleNotFoundError: matplotlib is missing.
     """
-    if read_run(folder)["settings"].get("family") != "force_field" or not (folder / METRICS_FILE).exists():
-        raise RunError(f"{folder}: holds no metrics of a run of force-field")
-    metrics = read_metrics(folder / METRICS_FILE)
-    if not any(row.get("loss") is not None for row in metrics):
-        raise RunError(f"{folder}: no step is logged yet")
+    metrics = metrics_of(folder, "force_field", "force-field")
     return write_figures(folder / "plots", {"learning_curve": learning_curve(metrics, folder.name)})
 
 

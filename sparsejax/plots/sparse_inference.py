@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsejax.plots.noisy_curve import noisy_curve
-from sparsejax.plots.style import column, side_by_side, titled, with_grid, write_figures
-from sparsejax.training.errors import RunError
-from sparsejax.training.metric_log import METRICS_FILE, read_metrics
-from sparsejax.training.run_folder import read_run
+from sparsejax.plots.run_curves import curve_panels, metrics_of
+from sparsejax.plots.style import side_by_side, with_grid, write_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,25 +38,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Fig
     Returns:
       a figure with a panel for each that was logged; thick lines are means over a fiftieth of the steps.
     """
-    from matplotlib.figure import Figure
-
-    shown = {entry: label for entry, label in _CURVES.items() if len(column(metrics, entry)[0])}
-    figure = Figure(figsize=(8, 2.5 * len(shown) + 0.7), layout="constrained")
-    axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
-    for axis, (entry, label) in zip(axes, shown.items(), strict=True):
-        noisy_curve(axis, *column(metrics, entry))
-        validated, scores = column(metrics, f"validation_{entry}")
-        if len(validated):
-            axis.plot(validated, scores, "o-", color="tab:orange", markersize=4, label="validation")
-        axis.set_ylabel(label)
-        if entry != "loss":
-            axis.set_ylim(bottom=0)
-        axis.legend(fontsize="small", frameon=False)
-        with_grid(axis)
-    axes[-1].set_xlabel("optimiser step")
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(titled("Training", name), fontsize="medium")
-    return figure
+    return curve_panels(metrics, _CURVES, name, from_zero=("effective_share", "active_share"))
 
 
 def perplexity_curves(curves: Mapping[str, Mapping[str, Mapping[float, float]]]) -> Figure:
@@ -110,11 +89,7 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
       RunError: the folder holds no such run, or a run without a single step.
       ModuleNotFoundError: matplotlib is missing.
     """
-    if read_run(folder)["settings"].get("family") != "sparse_inference":
-        raise RunError(f"{folder}: holds no run of a Llama")
-    metrics = read_metrics(folder / METRICS_FILE) if (folder / METRICS_FILE).exists() else []
-    if not any(row.get("loss") is not None for row in metrics):
-        raise RunError(f"{folder}: no step is logged yet")
+    metrics = metrics_of(folder, "sparse_inference", "llama")
     return write_figures(folder / "plots", {"training": training_curves(metrics, folder.name)})
 
 

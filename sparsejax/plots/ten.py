@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsejax.checkpoint.source_file import is_native
 from sparsejax.plots.noisy_curve import noisy_curve
+from sparsejax.plots.run_curves import metrics_of
 from sparsejax.plots.style import (
     column,
     legend_beside,
@@ -20,9 +21,6 @@ from sparsejax.plots.style import (
     with_grid,
     write_figures,
 )
-from sparsejax.training.errors import RunError
-from sparsejax.training.metric_log import METRICS_FILE, read_metrics
-from sparsejax.training.run_folder import read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -240,11 +238,7 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
     """
     if is_native(folder):
         return write_figures(folder / "plots", network_figures(_load(folder), folder.name))
-    if read_run(folder)["settings"].get("family") != "ten" or not (folder / METRICS_FILE).exists():
-        raise RunError(f"{folder}: holds no metrics of a run of ten")
-    metrics = read_metrics(folder / METRICS_FILE)
-    if not any(row.get("loss") is not None for row in metrics):
-        raise RunError(f"{folder}: no step is logged yet")
+    metrics = metrics_of(folder, "ten")
     figures = {"loss": loss_curve(metrics, folder.name)}
     if is_native(folder / "best"):
         figures |= network_figures(_load(folder / "best"), f"{folder.name}, best network")

@@ -39,6 +39,9 @@ def test_every_way_is_a_line_and_the_shaded_band_is_three_percent():
 
 def test_a_folder_is_drawn_or_told_in_one_line(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"family": "sparse_inference"}}))
+    with pytest.raises(RunError, match="holds no metrics of a run of llama"):
+        draw_folder(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(RunError, match="no step is logged yet"):
         draw_folder(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
