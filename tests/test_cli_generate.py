@@ -18,7 +18,6 @@ from sparsejax.models.ten.config import TemporalEigenstateConfig
 from sparsejax.models.ten.generate import generate
 from sparsejax.models.ten.model import TemporalEigenstateNetwork
 from sparsejax.plots import ten as plots
-from sparsejax.training.recipes.ten_generate import tokenizer_for
 from sparsejax.training.text.tokenizer import ByteTokenizer
 from tests.command_line import run
 
@@ -100,16 +99,6 @@ def test_wrong_input_is_told_in_one_line(network, arguments, message, capsys):
     assert len(lines) == 1
     assert re.search(message, lines[0]), lines[0]
     assert captured.out == ""
-
-
-@pytest.mark.parametrize(("size", "fits"), [(101, False), (256, True), (512, True), (50257, False)])
-def test_vocabulary_that_is_not_of_bytes_needs_a_tokenizer(size, fits):
-    ck = Checkpoint("ten", "modern", TemporalEigenstateConfig.modern(**SIZES, vocab_size=size), {})
-    if fits:
-        assert tokenizer_for(ck).name == "bytes"
-    else:
-        with pytest.raises(ValueError, match=f"vocabulary of {size} tokens .* --tokenizer"):
-            tokenizer_for(ck)
 
 
 def test_missing_prompt_is_wrong_usage(network, capsys):

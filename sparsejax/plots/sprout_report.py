@@ -13,8 +13,8 @@ import numpy as np
 from sparsejax.checkpoint.native import durable
 from sparsejax.plots.page import html_page, html_picture, html_table
 from sparsejax.training.errors import RunError
+from sparsejax.training.text.checkpoint_tokenizer import tokenizer_of
 from sparsejax.training.text.corpus import read_corpus
-from sparsejax.training.text.tokenizer import ByteTokenizer, Tokenizer, read_tokenizer, tokenizer_named
 
 if TYPE_CHECKING:
     from sparsejax.checkpoint.checkpoint import Checkpoint
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 TOKENS = 8192
 SEED = 0
-
-_BYTES = range(256, 513)
-"""Vocabularies that are taken for bytes, and marks beside them, where a checkpoint names no tokenizer."""
 
 _WINDOW = 128
 _BATCH = 8
@@ -138,37 +135,13 @@ def topic_windows(
     return found
 
 
-def text_tokenizer(ck: Checkpoint, path: Path | None = None) -> Tokenizer:
-    """The tokenizer of a checkpoint's text: a given one, the checkpoint's own, or bytes.
-
-    Raises:
-      RunError: it names none and its vocabulary is not one of bytes, or the tokenizer's is larger.
-    """
-    size, named = ck.config.vocab_size, ck.metadata.get("tokenizer")
-    try:
-        if path is not None:
-            found: Tokenizer = read_tokenizer(path)
-        elif isinstance(named, str):
-            found = tokenizer_named(named)
-        elif size in _BYTES:
-            return ByteTokenizer()
-        else:
-            raise RunError(
-                f"the checkpoint names no tokenizer, and a vocabulary of {size:,} is not one of bytes; give "
-                "its tokenizer with --tokenizer FILE"
-            )
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    return found
-
-
 def _topics(ck: Checkpoint, text: TextSource) -> dict[str, list[np.ndarray]]:
     config, (data, tokenizer, tokens) = ck.config, text
     if data is None:
         ids = np.random.default_rng(SEED).integers(config.vocab_size, size=min(tokens, TOKENS))
         return topic_windows({_RANDOM: ids}, tokens=tokens, max_len=config.max_len)
-    known = text_tokenizer(ck, tokenizer)
     try:
+        known = tokenizer_of(ck, tokenizer)
         streams = {topic: read_corpus(file, known).tokens for topic, file in _files(data)}
     except ValueError as error:
         raise RunError(str(error)) from error

@@ -30,7 +30,7 @@ from sparsejax.models.sprout.quality import Quality, QualityTable
 from sparsejax.plots import sprout_network as plots
 from sparsejax.plots.folder import draw_folder
 from sparsejax.plots.sprout import training_curves
-from sparsejax.plots.sprout_report import TextSource, draw_report, text_tokenizer, topic_windows
+from sparsejax.plots.sprout_report import TextSource, draw_report, topic_windows
 from sparsejax.training.errors import RunError
 
 pytest.importorskip("matplotlib")
@@ -226,12 +226,12 @@ def stub(vocab_size, metadata=None):
 
 
 def test_text_needs_a_tokenizer(tmp_path):
-    assert text_tokenizer(stub(258)).vocab_size == 258
-    assert text_tokenizer(stub(5000, {"tokenizer": "bytes"})).vocab_size == 258
-    with pytest.raises(RunError, match="vocabulary of 30,522 is not one of bytes; give its tokenizer"):
-        text_tokenizer(stub(30522))
+    text = tmp_path / "text.txt"
+    text.write_text("some words")
+    with pytest.raises(RunError, match="vocabulary of 30522 tokens is not that of bytes: give its tokenizer"):
+        draw_report(stub(30522), tmp_path / "out", TextSource(text))
     with pytest.raises(RunError, match="missing.json: cannot be read"):
-        text_tokenizer(stub(258), tmp_path / "missing.json")
+        draw_report(stub(258), tmp_path / "out", TextSource(text, tmp_path / "missing.json"))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from sparsejax.checkpoint.load import load
 from sparsejax.models.sprout.fill_mask import fill_mask as fill_ids
 from sparsejax.training.recipes.sprout_fill_mask_settings import FillMaskSettings
 from sparsejax.training.run_folder import best_of
+from sparsejax.training.text.checkpoint_tokenizer import check_vocabulary, tokenizer_of
 from sparsejax.training.text.special import special_ids
-from sparsejax.training.text.tokenizer import JsonTokenizer, Tokenizer, read_tokenizer, tokenizer_named
+from sparsejax.training.text.tokenizer import JsonTokenizer, Tokenizer, read_tokenizer
 
 
 class Guess(NamedTuple):
@@ -58,12 +59,11 @@ def fill_mask(
 
     Source: specs/sprout.md section 5, analyze_checkpoint.py, whose sentences are fixed.
     """
-    tokenizer = _tokenizer_for(ck) if tokenizer is None else tokenizer
+    if tokenizer is None:
+        tokenizer = tokenizer_of(ck)
     special = special_ids(tokenizer)
     assert isinstance(tokenizer, JsonTokenizer)  # others have no mask
-    vocabulary = getattr(ck.config, "vocab_size", tokenizer.vocab_size)
-    if tokenizer.vocab_size > vocabulary:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the network {vocabulary}")
+    check_vocabulary(tokenizer, ck)
     mask = tokenizer.token(special.mask)
     if mask not in text:
         raise ValueError(f"there is no {mask} in the text: put it where a word is to be guessed")
@@ -98,15 +98,6 @@ def guesses(settings: FillMaskSettings, overrides: Mapping[str, Any] | None = No
     ck = load(path, kind="sprout", variant=settings.variant, overrides=overrides)
     tokenizer = None if settings.tokenizer is None else read_tokenizer(settings.tokenizer)
     return fill_mask(ck, settings.text, settings.k, top_k=settings.top_k, tokenizer=tokenizer)
-
-
-def _tokenizer_for(ck: Checkpoint) -> Tokenizer:
-    named = ck.metadata.get("tokenizer")
-    if not isinstance(named, str):
-        raise ValueError(
-            "the checkpoint names no tokenizer: give its vocab.txt or tokenizer.json with --tokenizer"
-        )
-    return tokenizer_named(named)
 
 
 def _filled(text: str, mask: str, place: int, token: str) -> str:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.load import load
 from sparsejax.models.ten.generate import stream
 from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
 from sparsejax.training.run_folder import best_of
+from sparsejax.training.text.checkpoint_tokenizer import tokenizer_of
 from sparsejax.training.text.pieces import text_pieces, until
-from sparsejax.training.text.tokenizer import ByteTokenizer, Tokenizer, read_tokenizer, tokenizer_named
-
-_MOST_BYTE_TOKENS = 512
-"""Larger vocabularies are not those of bytes and a few marks."""
 
 
 def generated_text(
@@ -39,10 +34,8 @@ def generated_text(
     """
     path = best_of(settings.checkpoint)
     ck = load(path, kind="ten", variant=settings.variant, overrides=overrides)
-    tokenizer = tokenizer_for(ck, settings.tokenizer)
+    tokenizer = tokenizer_of(ck, settings.tokenizer)
     vocabulary = ck.config.vocab_size
-    if tokenizer.vocab_size > vocabulary and not isinstance(tokenizer, ByteTokenizer):
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the network {vocabulary}")
     if any(not text for text in settings.stop):
         raise ValueError("--stop is empty; give a text to end at")
     prompt = tokenizer.encode(settings.prompt.encode("utf-8", "surrogateescape"))
@@ -61,22 +54,3 @@ def generated_text(
         stack=settings.stack,
     )
     return until(text_pieces(tokenizer, (int(token[0]) for token in tokens)), settings.stop)
-
-
-def tokenizer_for(ck: Checkpoint, path: Path | None = None) -> Tokenizer:
-    """The tokenizer given, or the one that a checkpoint names, or that of bytes for a small vocabulary.
-
-    Raises:
-      ValueError: the file is no tokenizer, or one is needed.
-    """
-    if path is not None:
-        return read_tokenizer(path)
-    named = ck.metadata.get("tokenizer")
-    if isinstance(named, str):
-        return tokenizer_named(named)
-    if not 256 <= ck.config.vocab_size <= _MOST_BYTE_TOKENS:
-        raise ValueError(
-            f"the checkpoint names no tokenizer, and its vocabulary of {ck.config.vocab_size} tokens is not "
-            "that of bytes: give the tokenizer.json with --tokenizer"
-        )
-    return ByteTokenizer()
