@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -69,8 +69,7 @@ def show_demo(rows: Sequence[DemoRow], note: str | None = None) -> None:
         )
         verified = _plain(row.verified) if row.passed else Text("FAILED: ", "red") + _plain(row.verified)
         table.add_row(_plain(row.name), row.kind, str(row.parameters), verified, row.quality, *times)
-    console = Console(highlight=False)
-    console.print(table) if console.is_terminal else Console(width=160, highlight=False).print(table)
+    _console(width=160).print(table)
     if note is not None:
         print(note)
 
@@ -86,10 +85,7 @@ def show_run(run: Prepared) -> None:
         f"{run.chosen.proposals_per_round:,} proposals, nets of {run.config.num_parameters} parameters",
         *(f"note: {note}" for note in run.notes),
     ]
-    if run.standing == "unfinished":
-        lines.append(f"{run.folder}: continued from the last saved round")
-    for line in lines:
-        print(line, flush=True)
+    _tell(lines, run, saved="round")
 
 
 def show_training(run: Prepared, trained: Trained) -> None:
@@ -109,8 +105,7 @@ def show_training(run: Prepared, trained: Trained) -> None:
     for model in report.baselines:
         scores = (f"{model.train:.4g}", f"{model.test:.4g}")
         table.add_row(_plain(model.name), *scores, f"{model.nonzeros:,}", f"{model.storage_bits:,}")
-    console = Console(highlight=False)
-    console.print(table) if console.is_terminal else Console(width=120, highlight=False).print(table)
+    _console(width=120).print(table)
     if report.tanh_floor is not None:
         print(f"a tanh output cannot go below {report.tanh_floor:.4g} on the test part")
     print(f"{trained.seconds:.1f} s of training; report, log, plots and the best net: {run.folder}")
@@ -126,10 +121,7 @@ def show_text_run(run: ten.Prepared) -> None:
         f"ten: {settings.preset}, {run.config.num_parameters:,} parameters, {settings.steps:,} steps "
         f"of {settings.batch_size} x {settings.seq_len} tokens, {passes:.3g} passes over the text",
     ]
-    if run.standing == "unfinished":
-        lines.append(f"{run.folder}: continued from the last saved step")
-    for line in lines:
-        print(line, flush=True)
+    _tell(lines, run, saved="step")
 
 
 def show_masked_run(run: sprout.Prepared) -> None:
@@ -144,10 +136,7 @@ def show_masked_run(run: sprout.Prepared) -> None:
         f"{settings.d_ff:,} neurons in {settings.sparsity_warmup_steps:,} steps; router {settings.router}, "
         f"its loss: {settings.taught}",
     ]
-    if run.standing == "unfinished":
-        lines.append(f"{run.folder}: continued from the last saved step")
-    for line in lines:
-        print(line, flush=True)
+    _tell(lines, run, saved="step")
 
 
 def show_llama_run(run: llama.Prepared) -> None:
@@ -164,10 +153,7 @@ def show_llama_run(run: llama.Prepared) -> None:
         f"{settings.d_ff:,} neurons, {settings.steps:,} steps of {settings.batch_size} x {settings.seq_len} "
         f"tokens, {passes:.3g} passes over the text; written as {settings.format}",
     ]
-    if run.standing == "unfinished":
-        lines.append(f"{run.folder}: continued from the last saved step")
-    for line in lines:
-        print(line, flush=True)
+    _tell(lines, run, saved="step")
 
 
 def show_force_field_run(run: force_field.Prepared) -> None:
@@ -182,10 +168,7 @@ def show_force_field_run(run: force_field.Prepared) -> None:
     if run.references is not None:
         rest = run.references.residual_per_atom_rmse * 1e3
         lines.append(f"energies of single atoms leave {rest:.4g} meV/atom to learn")
-    if run.standing == "unfinished":
-        lines.append(f"{run.folder}: continued from the last saved epoch")
-    for line in lines:
-        print(line, flush=True)
+    _tell(lines, run, saved="epoch")
 
 
 def show_force_field_training(run: force_field.Prepared, trained: force_field.Trained) -> None:
@@ -232,8 +215,7 @@ def show_calibration(found: Calibrated) -> None:
         cells = (f"{value:.3f}" for value in shares)
         at = (f"{layer.threshold:.4g}", f"{100 * layer.active_at_threshold:.1f} %")
         table.add_row(str(number), *cells, *at)
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(width=120, highlight=False)
+    console = _console(width=120)
     console.print(table)
     if found.perplexities:
         of_ways = Table("active", *found.perplexities, title="perplexity of held-out text")
@@ -272,8 +254,7 @@ def show_guesses(guesses: Sequence[Sequence[Guess]]) -> None:
         for guess in of_mask:
             row = (_plain(guess.token), f"{guess.probability:.4f}", _plain(guess.text))
             table.add_row(str(number + 1), *row)
-    console = Console(highlight=False)
-    console.print(table) if console.is_terminal else Console(width=160, highlight=False).print(table)
+    _console(width=160).print(table)
 
 
 SHOWN_RUNS: Mapping[str, tuple[Callable[..., None], Callable[..., None]]] = {
@@ -284,6 +265,19 @@ SHOWN_RUNS: Mapping[str, tuple[Callable[..., None], Callable[..., None]]] = {
     "llama": (show_llama_run, show_llama_training),
 }
 """What is printed before and after the training of each family."""
+
+
+def _tell(lines: Sequence[str], run: Any, *, saved: str) -> None:
+    """Print lines about a prepared run, and what it goes on from if it was stopped."""
+    more = [f"{run.folder}: continued from the last saved {saved}"] if run.standing == "unfinished" else []
+    for line in (*lines, *more):
+        print(line, flush=True)
+
+
+def _console(*, width: int) -> Console:
+    """The terminal, or a page of a width where there is none, as in a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=width, highlight=False)
 
 
 def _without_controls(text: str) -> str:
