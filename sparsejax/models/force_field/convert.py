@@ -12,13 +12,13 @@ from typing import Any, get_args
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.checkpoint.accepted_names import check_overrides
 from sparsejax.checkpoint.container import Layout
 from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
     CorruptFileError,
     MissingKeyError,
     ShapeError,
-    shown,
 )
 from sparsejax.checkpoint.registry import Family, Tensors, register
 from sparsejax.checkpoint.sizes import count_parts, shape_of
@@ -77,10 +77,7 @@ def config_from(
       ShapeError: the file's config, or the variant, contradicts the shapes.
       AmbiguousVariantError: an override is unknown or is none of its kind, or the cutoff is told nowhere.
     """
-    if unknown := [name for name in overrides if name not in OVERRIDES]:
-        raise AmbiguousVariantError(
-            f"overrides has no {shown(unknown)}; it takes {shown(OVERRIDES, 10)}", OVERRIDES
-        )
+    check_overrides(overrides, OVERRIDES)
     rows, hidden_dim = shape_of(tensors, EMBEDDING, 2)
     (num_rbf,) = shape_of(tensors, CENTERS, 1)
     layers = count_parts(tensors, "interactions")

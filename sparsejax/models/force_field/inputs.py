@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jraph import GraphsTuple
 
+from sparsejax.checkpoint.accepted_names import check_options
 from sparsejax.checkpoint.errors import shown
 from sparsejax.models.force_field.config import ForceFieldConfig
 from sparsejax.models.force_field.graph import batch_graphs
@@ -40,8 +41,7 @@ def check_inputs(config: ForceFieldConfig, *inputs: Any, **options: Any) -> None
     Example:
       >>> check_inputs(ForceFieldConfig(), example_graph(ForceFieldConfig()))
     """
-    if unknown := options.keys() - set(_OPTIONS):
-        raise ValueError(f"apply has no option {shown(sorted(unknown))}; it takes {shown(_OPTIONS)}")
+    check_options(options, _OPTIONS)
     if len(inputs) != 1 or not isinstance(inputs[0], GraphsTuple):
         told = shown(type(given).__name__ for given in inputs)
         raise ValueError(f"one jraph.GraphsTuple from batch_graphs(structures, cutoff) is needed, not {told}")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparsejax.checkpoint.accepted_names import check_overrides
 from sparsejax.checkpoint.container import Layout
 from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
@@ -72,9 +73,7 @@ def config_from(
     known = {"ffn_v1": ("activation",), "ffn_v2": ("activation",), "powerinfer": ("threshold",)}.get(
         variant, ()
     )
-    if unknown := [name for name in overrides if name not in known]:
-        takes = f"it takes {shown(known)}" if known else "the file tells everything itself"
-        raise AmbiguousVariantError(f"overrides has no {shown(unknown)}; {takes}", known)
+    check_overrides(overrides, known)
     if variant == GGUF:
         return llama_config(metadata, _described(tensors))
     require(tensors, LAYOUTS[variant])

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparsejax.checkpoint.accepted_names import check_overrides
 from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
     CorruptFileError,
     MissingKeyError,
     UnknownFormatError,
-    shown,
 )
 from sparsejax.checkpoint.registry import Family, Tensors, register
 from sparsejax.checkpoint.sizes import count_parts, require, shape_of
@@ -84,8 +84,7 @@ def config_from(
         )
     model = _is_model(tensors)
     known = MODEL_OVERRIDES if model else OVERRIDES
-    if unknown := [name for name in overrides if name not in known]:
-        raise AmbiguousVariantError(f"overrides has no {shown(unknown)}; it takes {shown(known, 10)}", known)
+    check_overrides(overrides, known)
     told = {name: value for name, value in (_stored(metadata) | dict(overrides)).items() if name in known}
     told = {name: value for name, value in told.items() if value is not None}
     fields = _ffn_fields(variant, tensors, "layers.0.ffn." if model else "", told)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparsejax.checkpoint.accepted_names import check_overrides
 from sparsejax.checkpoint.container import same_tensor
 from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
@@ -114,10 +115,7 @@ def config_from(
       AmbiguousVariantError: an override is unknown, or contradicts the tensors.
       UnknownFormatError: the generation is not modelled.
     """
-    if unknown := [name for name in overrides if name not in OVERRIDES]:
-        raise AmbiguousVariantError(
-            f"overrides has no {shown(unknown)}; it takes {shown(OVERRIDES, 10)}", OVERRIDES
-        )
+    check_overrides(overrides, OVERRIDES)
     if refused := _refused_generation(tensors):
         raise UnknownFormatError(_REFUSED[refused])
     require(tensors, (pattern.format(i=0, h=0, c=0) for pattern in LAYOUTS[variant]))

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.checkpoint.accepted_names import check_overrides
 from sparsejax.checkpoint.errors import AmbiguousVariantError, CorruptFileError, MissingKeyError, shown
 from sparsejax.checkpoint.registry import Family, Tensors, register
 from sparsejax.checkpoint.rules import Rule
+from sparsejax.checkpoint.sizes import shape_of
 from sparsejax.checkpoint.transforms import stored_as, transpose
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig, dense, sparse
 from sparsejax.models.ultra_sparse.fuse import Trained, fuse
@@ -88,8 +90,7 @@ def config_from(
       AmbiguousVariantError: an override is needed, or unknown.
     """
     known = ("input_size", "hidden_activation", "output_activation")
-    if unknown := [name for name in overrides if name not in known]:
-        raise AmbiguousVariantError(f"overrides has no {shown(unknown)}; it takes {shown(known)}", known)
+    check_overrides(overrides, known)
     if variant in ("attention", "parameter_list"):
         raise MissingKeyError(
             f"the {variant!r} layout of the training baselines does not store which inputs were chosen; "
@@ -181,8 +182,8 @@ def _sparse_config(
     variant: str, tensors: Tensors, metadata: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> UltraSparseConfig:
     del variant
-    hidden, fan_in = _matrix(tensors, "w1")
-    outputs, _ = _matrix(tensors, "w2")
+    hidden, fan_in = shape_of(tensors, "w1", 2)
+    outputs, _ = shape_of(tensors, "w2", 2)
     stored = metadata.get("config")
     in_file = stored.get("input_size") if isinstance(stored, Mapping) else None
     input_size = _input_size(overrides, DEFAULT_INPUT_SIZE if in_file is None else in_file)
@@ -194,8 +195,8 @@ def _library_config(
     variant: str, tensors: Tensors, metadata: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> UltraSparseConfig:
     del variant, metadata
-    hidden, fan_in = _matrix(tensors, "W1")
-    outputs, _ = _matrix(tensors, "W2")
+    hidden, fan_in = shape_of(tensors, "W1", 2)
+    outputs, _ = shape_of(tensors, "W2", 2)
     in_file = int(tensors["input_dim"].view()) if "input_dim" in tensors else DEFAULT_INPUT_SIZE
     input_size = _input_size(overrides, in_file)
     return UltraSparseConfig(
@@ -215,7 +216,7 @@ def _dense_config(
             ("hidden_activation", "output_activation"),
         )
     keys = _weight_keys(variant, tensors)
-    shapes = [_matrix(tensors, key) for key in keys]
+    shapes = [shape_of(tensors, key, 2) for key in keys]
     input_size = _input_size(overrides, shapes[0][1])
     hidden = (dense(features, _hidden(overrides)) for features, _ in shapes[:-1])
     return UltraSparseConfig(input_size, (*hidden, dense(shapes[-1][0], _output(overrides))))
@@ -249,15 +250,6 @@ def _hidden(overrides: Mapping[str, Any]) -> Any:
 
 def _output(overrides: Mapping[str, Any]) -> Any:
     return overrides.get("output_activation", "tanh")
-
-
-def _matrix(tensors: Tensors, key: str) -> tuple[int, int]:
-    if key not in tensors:
-        raise MissingKeyError(f"the tensors {key!r} are missing; save the whole state dict")
-    shape = tensors[key].shape
-    if len(shape) != 2:
-        raise CorruptFileError(f"{key!r} has shape {tuple(shape)}; a matrix is needed")
-    return int(shape[0]), int(shape[1])
 
 
 def _library_rules(config: UltraSparseConfig) -> tuple[Rule, ...]:

@@ -1,0 +1,44 @@
+"""Names that a family takes as overrides of `load` and options of `Checkpoint.apply`; others are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sparsejax.checkpoint.errors import AmbiguousVariantError, shown
+
+_SHOWN = 10
+
+
+def check_overrides(overrides: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse overrides that a layout does not know.
+
+    Args:
+      overrides: names given.
+      known: names that the layout takes; none where its files tell everything.
+
+    Raises:
+      AmbiguousVariantError: one is unknown.
+
+    Example:
+      >>> check_overrides({"cutoff": 5.0}, ("cutoff", "species"))
+    """
+    if unknown := [name for name in overrides if name not in known]:
+        takes = f"it takes {shown(known, _SHOWN)}" if known else "the file tells everything itself"
+        raise AmbiguousVariantError(f"overrides has no {shown(unknown)}; {takes}", known)
+
+
+def check_options(options: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse options that a model's call does not know.
+
+    Args:
+      options: names given.
+      known: names that the call takes.
+
+    Raises:
+      ValueError: one is unknown.
+
+    Example:
+      >>> check_options({"top_k": 3}, ("top_k", "path"))
+    """
+    if unknown := sorted(name for name in options if name not in known):
+        raise ValueError(f"apply has no option {shown(unknown)}; it takes {shown(known, _SHOWN) or 'none'}")
