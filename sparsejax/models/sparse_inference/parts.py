@@ -9,10 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparsejax.checkpoint.accepted_names import check_options
 from sparsejax.checkpoint.errors import CorruptFileError, MissingKeyError, shown
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_state import check_state
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
+from sparsejax.ops.token_ids import check_token_ids
 
 CONFIGS: dict[str, Any] = {
     "llama": LlamaConfig,
@@ -21,6 +23,21 @@ CONFIGS: dict[str, Any] = {
     "weights": WeightsConfig,
 }
 """Configs by the name that a checkpoint directory has for them."""
+
+_OPTIONS: Mapping[type, tuple[str, ...]] = {
+    LlamaConfig: (
+        "state",
+        "counts",
+        "capacity",
+        "predictors",
+        "active_fraction",
+        "sparsity",
+        "plan",
+        "fitted",
+        "method",
+    ),
+    FFNConfig: ("scores", "predictor", "indices", "sparsity", "strict"),
+}
 
 
 def build(config: Any) -> Any:
@@ -89,13 +106,14 @@ def check_inputs(config: Any, *inputs: Any, **options: Any) -> None:
     """
     if len(inputs) not in ((1, 2) if isinstance(config, LlamaConfig) else (1,)):
         raise ValueError(f"one array of inputs is needed, not {len(inputs)} arguments")
-    first = jnp.asarray(inputs[0]) if not isinstance(inputs[0], jax.Array) else inputs[0]
+    check_options(options, _OPTIONS.get(type(config), ()))
     if isinstance(config, LlamaConfig):
-        _check_tokens(first, config.vocab_size)
+        check_token_ids(inputs[0], config.vocab_size)
         state = inputs[1] if len(inputs) > 1 else options.get("state")
         if state is not None:
-            check_state(config, state, *first.shape)
+            check_state(config, state, *inputs[0].shape)
         return
+    first = jnp.asarray(inputs[0])
     if not first.ndim or first.shape[-1] != _width(config):
         raise ValueError(f"inputs of shape {first.shape} do not fit: (..., {_width(config)}) is needed")
     if not jnp.issubdtype(first.dtype, jnp.floating) and first.dtype.kind not in "iub":
@@ -118,18 +136,6 @@ def evaluate(ck: Any, inputs: Mapping[str, Any]) -> jax.Array:
         return ck.apply(values)
     logits = ck.apply(jnp.atleast_2d(values), capacity=0).logits
     return logits if values.ndim > 1 else logits[0]
-
-
-def _check_tokens(tokens: jax.Array, vocab_size: int) -> None:
-    if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise ValueError(
-            f"tokens of shape {tokens.shape} and {tokens.dtype} do not fit: integers (b, t) are needed"
-        )
-    if isinstance(tokens, jax.core.Tracer) or not tokens.size:
-        return
-    least, most = int(tokens.min()), int(tokens.max())
-    if least < 0 or most >= vocab_size:
-        raise ValueError(f"tokens from {least} to {most} do not fit: 0 to {vocab_size - 1} are possible")
 
 
 def _width(config: Any) -> int:

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.checkpoint.accepted_names import check_options
 from sparsejax.checkpoint.errors import MissingKeyError, shown
 from sparsejax.models.sprout.config import Mixer, Path, SproutConfig, SproutFFNConfig
+from sparsejax.ops.token_ids import check_token_ids
 
 _OPTIONS = ("top_k", "path", "mixer", "train", "straight_through")
 _MODEL_OPTIONS = (*_OPTIONS, "key_padding_mask", "attention_mask", "method")
@@ -39,8 +41,7 @@ def check_inputs(config: SproutConfig | SproutFFNConfig, *inputs: Any, **options
         needed = "array of tokens" if model else "array of inputs"
         raise ValueError(f"one {needed} is needed, options by name, not {len(inputs)} arrays")
     known = _MODEL_OPTIONS if model else _OPTIONS
-    if unknown := options.keys() - set(known):
-        raise ValueError(f"apply has no option {shown(sorted(unknown))}; it takes {shown(known, 10)}")
+    check_options(options, known)
     for name, choices in (("path", get_args(Path)), ("mixer", get_args(Mixer))):
         if name in options and options[name] not in choices:
             raise ValueError(f"{name}={options[name]!r} is not known; give one of {shown(choices)}")
@@ -91,25 +92,11 @@ def reference_call(
 
 
 def _check_tokens(config: SproutConfig, tokens: Any) -> None:
-    if not isinstance(tokens, np.ndarray | jax.Array):
-        raise ValueError(f"tokens are a {type(tokens).__name__}; an array of integers (b, t) is needed")
-    if tokens.dtype.kind not in "iu":
-        raise ValueError(f"tokens are {tokens.dtype}; integers are needed")
-    if tokens.ndim != 2:
-        raise ValueError(f"tokens of shape {tokens.shape} do not fit: (b, t) is needed")
-    if tokens.shape[1] == 0:
-        raise ValueError("an empty sequence: at least one token is needed")
+    check_token_ids(tokens, config.vocab_size)
     if tokens.shape[1] > config.max_len:
         raise ValueError(
             f"{tokens.shape[1]} tokens; the position table has max_len={config.max_len}: shorten the text"
         )
-    if tokens.size and not isinstance(tokens, jax.core.Tracer):
-        values = np.asarray(tokens)  # a constant may be looked at while another jit traces
-        least, largest = int(values.min()), int(values.max())
-        if least < 0 or largest >= config.vocab_size:
-            raise ValueError(
-                f"token ids go from {least} to {largest}; this vocabulary has 0 to {config.vocab_size - 1}"
-            )
 
 
 def _check_features(config: SproutFFNConfig, inputs: Any) -> None:

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.checkpoint.accepted_names import check_options
 from sparsejax.checkpoint.errors import shown
 from sparsejax.models.ten.config import Stack, TemporalEigenstateConfig
 from sparsejax.models.ten.state import check_state
+from sparsejax.ops.token_ids import check_token_ids
 
 _INPUTS = ("tokens", "state", "segment_ids")
 _OPTIONS = ("state", "segment_ids", "train", "stack", "backend", "method")
@@ -40,8 +42,7 @@ def check_inputs(config: TemporalEigenstateConfig, *inputs: Any, **options: Any)
     given = dict(zip(_INPUTS, inputs, strict=False))
     if twice := given.keys() & options.keys():
         raise ValueError(f"{shown(sorted(twice))} is given twice")
-    if unknown := options.keys() - set(_OPTIONS):
-        raise ValueError(f"apply has no option {shown(sorted(unknown))}; it takes {shown(_OPTIONS, 10)}")
+    check_options(options, _OPTIONS)
     given |= options
     tokens, state, segment_ids = given["tokens"], given.get("state"), given.get("segment_ids")
     _check_tokens(config, tokens)
@@ -63,26 +64,15 @@ def check_inputs(config: TemporalEigenstateConfig, *inputs: Any, **options: Any)
 
 
 def _check_tokens(config: TemporalEigenstateConfig, tokens: Any) -> None:
-    if not isinstance(tokens, np.ndarray | jax.Array):
-        raise ValueError(f"tokens are a {type(tokens).__name__}; an array of integers (b, t) is needed")
-    if jnp.issubdtype(tokens.dtype, jnp.floating):
-        if tokens.ndim != 3 or tokens.shape[2] != config.dim:
-            raise ValueError(
-                f"embedded inputs of shape {tokens.shape} do not fit: (b, t, {config.dim}) is needed"
-            )
-    elif tokens.dtype.kind not in "iu":
-        raise ValueError(f"tokens are {tokens.dtype}; integers are needed")
-    elif tokens.ndim != 2:
-        raise ValueError(f"tokens of shape {tokens.shape} do not fit: (b, t) is needed")
+    if not isinstance(tokens, np.ndarray | jax.Array) or not jnp.issubdtype(tokens.dtype, jnp.floating):
+        check_token_ids(tokens, config.vocab_size)
+        return
+    if tokens.ndim != 3 or tokens.shape[2] != config.dim:
+        raise ValueError(
+            f"embedded inputs of shape {tokens.shape} do not fit: (b, t, {config.dim}) is needed"
+        )
     if tokens.shape[1] == 0:
         raise ValueError("an empty sequence: at least one token is needed")
-    if tokens.dtype.kind in "iu" and tokens.size and not isinstance(tokens, jax.core.Tracer):
-        values = np.asarray(tokens)  # a constant may be looked at while another jit traces
-        least, largest = int(values.min()), int(values.max())
-        if least < 0 or largest >= config.vocab_size:
-            raise ValueError(
-                f"token ids go from {least} to {largest}; this vocabulary has 0 to {config.vocab_size - 1}"
-            )
 
 
 def _check_segments(segment_ids: Any, shape: tuple[int, int]) -> None:

@@ -362,15 +362,22 @@ def test_golden_powerinfer_predictor(tmp_path):
 def test_calls_that_cannot_be_right_are_told(file, tmp_path):
     ck = sj.load(file)
     for tokens, words in (
-        (np.zeros(3, int), r"integers \(b, t\) are needed"),
-        (np.zeros((1, 3)), "integers"),
-        (np.array([[64]]), "0 to 63 are possible"),
-        (np.array([[-1]]), "0 to 63 are possible"),
+        (np.zeros(3, int), r"\(b, t\) is needed"),
+        (np.zeros((1, 3)), "tokens are float64; integers are needed"),
+        (np.array([[64]]), "this vocabulary has 0 to 63"),
+        (np.array([[-1]]), "this vocabulary has 0 to 63"),
+        (np.zeros((1, 0), int), "an empty sequence"),
+        ([[1, 2]], "tokens are a list"),
     ):
         with pytest.raises(ValueError, match=words):
             ck.apply(tokens)
+    with pytest.raises(ValueError, match="no option 'topk'; it takes 'state'"):
+        ck.apply(np.array([[1, 2]]), topk=3)
+    ffn = made(FFNConfig(4, 6, 3), "ffn_v1")
     with pytest.raises(ValueError, match=r"\(\.\.\., 4\) is needed"):
-        made(FFNConfig(4, 6, 3), "ffn_v1").apply(jnp.ones(3))
+        ffn.apply(jnp.ones(3))
+    with pytest.raises(ValueError, match="no option 'state'; it takes 'scores'"):
+        ffn.apply(jnp.ones(4), state=None)
 
 
 def test_configs_of_damaged_directories_are_told(file, tmp_path):
