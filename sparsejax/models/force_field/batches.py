@@ -16,7 +16,7 @@ from sparsejax.models.force_field.dataset import LabelledStructure
 from sparsejax.models.force_field.graph import Capacity, batch_graphs
 from sparsejax.models.force_field.losses import LossMasks
 from sparsejax.models.force_field.neighbors import EdgeList, edge_list
-from sparsejax.models.force_field.references import reference_sum
+from sparsejax.models.force_field.reference_energies import reference_sum
 
 _HELD_EDGES = 1 << 23  # 160 MB; edges beyond are found again for each batch
 _NODES_STEP, _EDGES_STEP = 8, 128  # capacities are multiples: vector units like it

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from sparsejax.models.force_field import ForceFieldConfig
 from sparsejax.models.force_field.batches import BucketedBatches
-from sparsejax.models.force_field.references import ReferenceEnergies, fit_reference_energies
+from sparsejax.models.force_field.reference_energies import ReferenceEnergies, fit_reference_energies
 from sparsejax.models.force_field.structure import SYMBOLS
 from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_data import Samples, read_parts

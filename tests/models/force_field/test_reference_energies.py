@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsejax.models.force_field.references import fit_reference_energies, reference_sum
+from sparsejax.models.force_field.reference_energies import fit_reference_energies, reference_sum
 
 TRUE = {1: -13.6, 6: -1030.5, 8: -2041.25}
 
