@@ -21,8 +21,8 @@ from sparsejax.models.sprout.analysis.observation import neuron_counts, observe
 from sparsejax.models.sprout.analysis.usage import NeuronUsage, usage_from, usage_statistics, usage_sums
 from sparsejax.models.sprout.config import SproutFFNConfig
 from sparsejax.models.sprout.ffn import SproutFFN
-from sparsejax.models.sprout.plain_ffn import plain_ffn
 from sparsejax.models.sprout.quality import QualityTable, ffn_quality, random_cosine, shares_of
+from sparsejax.models.sprout.reference_ffn import reference_ffn
 from sparsejax.typing import Params
 
 SHARES = (0.1, 0.2, 0.5)
@@ -101,7 +101,7 @@ def _worst(model: Any, params: Params, inputs: jax.Array, top_k: int | None) -> 
     for number in range(layers):
         own = params if is_ffn else params[f"layer_{number}"]["ffn"]
         used = None if top_k is None else seen.used[number]
-        wanted = plain_ffn(config, jax.device_get(own), seen.inputs[number], used)
+        wanted = reference_ffn(config, jax.device_get(own), seen.inputs[number], used)
         size = max(float(np.abs(wanted).max()), float(np.finfo(np.float32).tiny))
         worst = max(worst, float(np.abs(seen.outputs[number] - wanted).max()) / size)
     return worst

@@ -17,7 +17,6 @@ from sparsejax.checkpoint.verification import verify
 from sparsejax.models.sprout import SproutConfig, SproutFFN, SproutFFNConfig, SproutLM, equivalence
 from sparsejax.models.sprout.equivalence import equivalence_report
 from sparsejax.models.sprout.oracle import selecting
-from sparsejax.models.sprout.plain_ffn import plain_ffn
 from sparsejax.models.sprout.quality import (
     approximation,
     ffn_quality,
@@ -25,6 +24,7 @@ from sparsejax.models.sprout.quality import (
     random_cosine,
     shares_of,
 )
+from sparsejax.models.sprout.reference_ffn import reference_ffn
 from tests.compilations import compilations
 
 FFN = SproutFFNConfig(d_model=64, d_ff=256, block_size=16)
@@ -124,13 +124,13 @@ def test_shares_and_closeness():
         logit_quality(jax.random.key(0), None, {}, [], (-1,))
 
 
-def test_plain_ffn_reads_selected_neurons_only():
+def test_reference_ffn_reads_selected_neurons_only():
     ffn = jax.device_get(ffn_parameters())
     used = np.random.default_rng(0).random((256, 256)) < 0.2
-    dense = plain_ffn(FFN, ffn, inputs())
+    dense = reference_ffn(FFN, ffn, inputs())
     np.testing.assert_allclose(dense, SproutFFN(FFN).apply({"params": ffn}, inputs()), atol=1e-6)
     _, values, w_out = dense_and_activations()
-    np.testing.assert_allclose(plain_ffn(FFN, ffn, inputs(), used), (values * used) @ w_out, atol=1e-12)
+    np.testing.assert_allclose(reference_ffn(FFN, ffn, inputs(), used), (values * used) @ w_out, atol=1e-12)
 
 
 @cache
@@ -178,7 +178,7 @@ def test_verify_runs_the_report_of_the_family(tmp_path):
 
 
 def test_an_ffn_that_computes_something_else_fails(monkeypatch):
-    monkeypatch.setattr(equivalence, "plain_ffn", lambda *given: 1.001 * plain_ffn(*given))
+    monkeypatch.setattr(equivalence, "reference_ffn", lambda *given: 1.001 * reference_ffn(*given))
     checks = {check.name: check for check in equivalence_report(small_ffn())}
     assert not checks["dense equivalence"].passed
     assert not checks["sparse equivalence"].passed

@@ -26,7 +26,7 @@ _FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def plain_ffn(
+def reference_ffn(
     config: SproutFFNConfig, ffn: Mapping[str, Any], inputs: np.ndarray, used: np.ndarray | None = None
 ) -> np.ndarray:
     """``W2 gelu(W1 x)`` token by token; of the neurons used, only their rows and columns are read.
@@ -41,8 +41,8 @@ def plain_ffn(
       (n, d) float64.
 
     Example:
-      >>> ffn = {"w_in": np.eye(2), "w_out": np.eye(2)}
-      >>> plain_ffn(SproutFFNConfig(2, 2), ffn, np.asarray([[1.0, 2]]), np.asarray([[True, False]])).round(3)
+      >>> ffn, first = {"w_in": np.eye(2), "w_out": np.eye(2)}, np.asarray([[True, False]])
+      >>> reference_ffn(SproutFFNConfig(2, 2), ffn, np.asarray([[1.0, 2]]), first).round(3)
       array([[0.841, 0.   ]])
 
     Source: specs/sprout.md section 1.2.
