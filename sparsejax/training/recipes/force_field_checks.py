@@ -19,7 +19,7 @@ from sparsejax.checkpoint.native.durable import replace_json
 from sparsejax.models.force_field import ForceField, md
 from sparsejax.models.force_field.nve_summary import RecordedRun, nve_summary
 from sparsejax.training.recipes.force_field_checks_settings import BenchmarkSettings, ValidateSettings
-from sparsejax.training.recipes.force_field_md import read_atoms
+from sparsejax.training.recipes.force_field_md import last_structure
 from sparsejax.training.run_folder import best_of
 
 MOLECULES = ("H2O", "CH4", "C2H6", "C6H6")
@@ -118,7 +118,7 @@ def _molecule(name: str) -> Any:
     from ase.build import molecule
 
     if Path(name).is_file():
-        return read_atoms(Path(name))
+        return last_structure(Path(name))
     try:
         return molecule(name)
     except KeyError as error:

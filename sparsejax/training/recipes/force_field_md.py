@@ -45,7 +45,7 @@ def dynamics(settings: MdSettings, overrides: Mapping[str, Any] | None = None) -
         path = best_of(settings.checkpoint)
         ck = load(path, kind="force_field", variant=settings.variant, overrides=overrides, dtype=dtype)
         force_field = ForceField.from_checkpoint(ck, filter=settings.filter)
-        atoms = read_atoms(settings.structure)
+        atoms = last_structure(settings.structure)
         with _told(settings, len(atoms)) as progress:
             run = _run(settings, force_field, atoms, progress)
         if settings.log is not None:
@@ -53,7 +53,7 @@ def dynamics(settings: MdSettings, overrides: Mapping[str, Any] | None = None) -
     return run
 
 
-def read_atoms(path: Path) -> Any:
+def last_structure(path: Path) -> Any:
     """The last structure of a file, as `ase.Atoms`.
 
     Raises:
