@@ -20,7 +20,8 @@ from sparsejax.bench.machine import Machine
 from sparsejax.bench.peers.flax_transformer import FlaxTransformer
 from sparsejax.bench.report import Row
 from sparsejax.models.ten import EigenstateLayer, TemporalEigenstateConfig, TemporalEigenstateNetwork
-from sparsejax.models.ten.tasks import IGNORED, Examples, delayed_copy, mqar
+from sparsejax.models.ten.tasks import Examples, delayed_copy, mqar
+from sparsejax.ops.token_ids import IGNORED
 from sparsejax.training.optimizer import adamw
 from sparsejax.training.schedules import warmup_cosine
 

@@ -1,4 +1,4 @@
-"""Token ids that a language model can look up."""
+"""Token ids: those that a language model can look up, and what stands where none counts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
+
+IGNORED = -100
+"""Stands for an id where a target or label does not count, as in torch."""
 
 
 def check_token_ids(tokens: Any, vocab_size: int) -> None:

@@ -7,7 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from sparsejax.training.cross_entropy import CHUNK_TOKENS, IGNORED, TokenLoss
+from sparsejax.ops.token_ids import IGNORED
+from sparsejax.training.cross_entropy import CHUNK_TOKENS, TokenLoss
 from sparsejax.typing import Bias, HeadKernel, Tokens, TokenStates
 
 ACCURACY = "accuracy"

@@ -9,10 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sparsejax.ops.token_ids import IGNORED
 from sparsejax.typing import HeadKernel, PerToken, Scalar, Tokens, TokenStates
-
-IGNORED = -100
-"""Target of a token that does not count, as in torch."""
 
 CHUNK_TOKENS = 1024
 """Tokens whose logits are held at a time."""

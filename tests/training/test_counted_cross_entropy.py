@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparsejax.ops.token_ids import IGNORED
 from sparsejax.training.counted_cross_entropy import counted_cross_entropy, expected_count
-from sparsejax.training.cross_entropy import IGNORED
 
 SIZE = (3, 5, 4, 7)  # b, t, d, v
 

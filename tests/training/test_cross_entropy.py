@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from sparsejax.training.cross_entropy import IGNORED, chunked_cross_entropy
+from sparsejax.ops.token_ids import IGNORED
+from sparsejax.training.cross_entropy import chunked_cross_entropy
 from tests import golden
 
 B, T, D, V = 2, 13, 6, 11

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from sparsejax.training.cross_entropy import IGNORED, chunked_cross_entropy
+from sparsejax.ops.token_ids import IGNORED
+from sparsejax.training.cross_entropy import chunked_cross_entropy
 from sparsejax.training.gradient_step import compiled_steps, gradient_step, start_state
 from sparsejax.training.loop import run_rounds
 from sparsejax.training.optimizer import adamw

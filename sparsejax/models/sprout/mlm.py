@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from sparsejax.ops.token_ids import IGNORED
 from sparsejax.typing import Logits, PerToken, Scalar, Tokens
-
-IGNORED = -100
-"""Label of a token that is not to be guessed, as in torch."""
 
 _UNUSED_BITS = 8  # float32 holds 24
 

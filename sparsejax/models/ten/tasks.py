@@ -7,10 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sparsejax.ops.token_ids import IGNORED
 from sparsejax.typing import Tokens
-
-IGNORED = -100
-"""Target of a token that does not count, as in torch."""
 
 
 class Examples(NamedTuple):

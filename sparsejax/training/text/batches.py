@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from sparsejax.training.cross_entropy import IGNORED
+from sparsejax.ops.token_ids import IGNORED
 from sparsejax.training.text.packing import Window
 
 _AHEAD = 4

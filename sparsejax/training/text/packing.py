@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsejax.training.cross_entropy import IGNORED
+from sparsejax.ops.token_ids import IGNORED
 from sparsejax.training.text.corpus import Corpus
 
 Window = dict[str, np.ndarray]

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.sprout.mlm import IGNORED, MaskingRule, mask_tokens, mlm_accuracy, mlm_apply, mlm_loss
+from sparsejax.models.sprout.mlm import MaskingRule, mask_tokens, mlm_accuracy, mlm_apply, mlm_loss
+from sparsejax.ops.token_ids import IGNORED
 from tests import golden
 
 

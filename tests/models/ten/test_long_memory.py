@@ -11,8 +11,8 @@ import pytest
 
 from sparsejax.bench.ten_recall import Training, fit
 from sparsejax.models.ten import TemporalEigenstateConfig, TemporalEigenstateNetwork
-from sparsejax.models.ten.tasks import IGNORED, delayed_copy, mqar
-from sparsejax.training import cross_entropy
+from sparsejax.models.ten.tasks import delayed_copy, mqar
+from sparsejax.ops.token_ids import IGNORED
 
 DELAY, SYMBOLS, LAST = 100, 8, 20
 RING = TemporalEigenstateConfig.modern(
@@ -79,10 +79,6 @@ def test_mqar_places_follow_the_power():
     )
     assert 6 < near < 18  # of weights 1 / n up to 95, half lie below 8; four places push each other on
     assert 42 < even < 54
-
-
-def test_tasks_ignore_what_the_loss_ignores():
-    assert IGNORED == cross_entropy.IGNORED
 
 
 @pytest.mark.parametrize(

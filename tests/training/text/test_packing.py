@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsejax.training.cross_entropy import IGNORED
+from sparsejax.ops.token_ids import IGNORED
 from sparsejax.training.text.corpus import Corpus
 from sparsejax.training.text.packing import Windows
 
