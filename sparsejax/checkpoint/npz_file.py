@@ -18,7 +18,9 @@ from numpy.lib import format as npy
 from sparsejax.checkpoint.errors import CorruptFileError, UnsupportedTensorError
 from sparsejax.checkpoint.replace_file import replaced
 
-_MAX_EXPANSION = 1032  # what deflate can reach at best; more is a forged size
+MAX_EXPANSION = 1032
+"""What deflate can reach at best; more is a forged size."""
+
 _UNREADABLE = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -106,7 +108,7 @@ def write(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NpzArray:
-    if info.file_size > _MAX_EXPANSION * max(1, info.compress_size):
+    if info.file_size > MAX_EXPANSION * max(1, info.compress_size):
         raise CorruptFileError(f"the entry {info.filename!r} claims an impossible size")
     with archive.open(info) as stream:
         version = npy.read_magic(stream)

@@ -13,6 +13,18 @@ import optax
 OneCycle = Callable[[jax.typing.ArrayLike], tuple[jax.Array, jax.Array]]
 """Learning rate and decay of Adam's first moment by step."""
 
+_LONGEST_WARMUP = 2000
+
+
+def usual_warmup(steps: int) -> int:
+    """Steps of warm-up of a language model's run, as published: a tenth of all, at most 2000.
+
+    Example:
+      >>> usual_warmup(500), usual_warmup(50_000)
+      (50, 2000)
+    """
+    return min(_LONGEST_WARMUP, steps // 10)
+
 
 def warmup_cosine(peak: float, *, warmup: int, steps: int) -> optax.Schedule:
     """Linear from 0 to the peak, then half a cosine to 0; 0 afterwards.

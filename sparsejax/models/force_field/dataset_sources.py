@@ -17,6 +17,8 @@ from sparsejax.models.force_field.dataset_errors import DatasetError
 from sparsejax.models.force_field.dataset_writer import DatasetWriter, WriteMode
 from sparsejax.models.force_field.structure import as_structure
 
+_HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
+
 
 class LabelNames(NamedTuple):
     """Where labels are: among the results of a calculator, or in ``atoms.info`` and ``atoms.arrays``.
@@ -167,6 +169,16 @@ def write_extxyz(samples: Iterable[LabelledStructure], path: str | PathLike[str]
             text = io.StringIO()
             write(text, to_atoms(sample), format="extxyz")
             stream.write(text.getvalue().encode())
+
+
+def is_data_set(path: Path) -> bool:
+    """Whether a path is to be opened as a data set, not by ASE; one that is missing is, for its error.
+
+    Example:
+      >>> is_data_set(Path("labels.HDF5"))
+      True
+    """
+    return path.suffix.lower() in _HDF5 or not path.exists()
 
 
 def read_atoms(path: str | PathLike[str]) -> Iterator[Any]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from sparsejax.checkpoint.npz_file import MAX_EXPANSION
 from sparsejax.models.force_field.dataset_errors import Problem
 
 _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 """Filters that h5py brings along; each other one would be a shared library."""
 
-_MAX_EXPANSION = 1032  # what deflate can reach at best; more is a forged size
 _ALWAYS_ALLOWED = 64 << 20
 """Bytes of an array that may be there without being stored: arrays of one value often are."""
 
@@ -62,7 +62,7 @@ def storage_problem(array: Any) -> str | None:
         known = ", ".join(_FILTERS.values())
         return f"needs the HDF5 filters {filters}; write it with {known}, each once"
     stored = min(array.id.get_storage_size(), os.stat(array.file.filename).st_size)
-    if array.nbytes > max(_ALWAYS_ALLOWED, _MAX_EXPANSION * stored):
+    if array.nbytes > max(_ALWAYS_ALLOWED, MAX_EXPANSION * stored):
         return (
             f"claims {array.nbytes} bytes and has {stored}: a forged size, or an array that was never filled"
         )

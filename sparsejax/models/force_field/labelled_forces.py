@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparsejax.models.force_field.dataset import ForceFieldDataset, LabelledStructure
-from sparsejax.models.force_field.dataset_sources import labelled_structures
+from sparsejax.models.force_field.dataset_sources import is_data_set, labelled_structures
 
-_HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 _TOGETHER = 256
 
 
@@ -52,7 +51,7 @@ def read_labelled(path: Path, most: int | None = None) -> list[LabelledStructure
       DatasetError: it cannot be read.
       ModuleNotFoundError: h5py or ase is missing (extra ``force-field``).
     """
-    if path.suffix.lower() in _HDF5 or not path.exists():
+    if is_data_set(path):
         with ForceFieldDataset(path) as dataset:
             return list(islice(dataset, most))
     return list(islice(labelled_structures(path), most))

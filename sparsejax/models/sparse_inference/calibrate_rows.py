@@ -11,6 +11,9 @@ import numpy as np
 Rows = tuple[np.ndarray, np.ndarray]
 """What a predictor reads (n, d), and the inputs of the FFN itself or whatever else goes with them (n, e)."""
 
+PIECE_SCORES = 1 << 22
+"""Samples times neurons of a piece, as in memory at a time."""
+
 
 def batches_of(inputs: Any) -> Iterable[Any]:
     """The batches of an array, of a pair of arrays, or of an iterable of either.

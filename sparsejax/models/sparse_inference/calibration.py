@@ -13,6 +13,7 @@ import numpy as np
 from sparsejax.models.sparse_inference.calibrate_moments import Moments
 from sparsejax.models.sparse_inference.calibrate_options import FitOptions, check_wanted, wanted_count
 from sparsejax.models.sparse_inference.calibrate_rows import (
+    PIECE_SCORES,
     Reservoir,
     Rows,
     batches_of,
@@ -29,7 +30,6 @@ from sparsejax.models.sparse_inference.predictor_exact import GateThreshold
 from sparsejax.models.sparse_inference.strength import jitted_strengths, output_norms
 from sparsejax.ops.sparse_ffn import FFNWeights, check_activation, top_k_mask
 
-_SCORES = 1 << 22  # of a piece, samples times neurons, as in memory at a time
 _THRESHOLDED = 1 << 25  # most scores that a threshold is a quantile of
 
 
@@ -288,7 +288,7 @@ def fit_low_rank(
 
 def _piece(rows: int, neurons: int) -> int:
     """Rows of a piece: a power of two, so that few shapes are compiled."""
-    largest = 1 << max(3, (_SCORES // neurons).bit_length() - 1)
+    largest = 1 << max(3, (PIECE_SCORES // neurons).bit_length() - 1)
     return min(largest, 1 << max(3, (rows - 1).bit_length()))
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.models.sparse_inference.calibrate_rows import batches_of, checked_batch, pieces
+from sparsejax.models.sparse_inference.calibrate_rows import PIECE_SCORES, batches_of, checked_batch, pieces
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
 from sparsejax.models.sparse_inference.predictor import Predictor
@@ -19,8 +19,6 @@ from sparsejax.models.sparse_inference.predictor_ahead import lag_of
 from sparsejax.models.sparse_inference.strength import output_norms
 from sparsejax.ops.sparse_ffn import FFNWeights, check_activation, top_k_mask
 from sparsejax.ops.sparse_ffn.reference import hidden_values
-
-_SCORES = 1 << 22  # of a piece: samples times neurons
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class RunningStatistics:
         if shape[0] != neurons:
             raise ValueError(f"the predictor scores {shape[0]} neurons, the FFN has {neurons}")
         self._widths = (shape[1], width) if lag_of(predictor) else (width, None)
-        self._size = max(8, min(1024, _SCORES // neurons))
+        self._size = max(8, min(1024, PIECE_SCORES // neurons))
         self._sums = np.zeros(len(_Sums._fields))
         self._neurons = neurons
 

@@ -22,7 +22,9 @@ from sparsejax.models.sparse_inference.tokenizer_vocabulary import (
     read_vocabulary,
 )
 
-_SPACE = "▁"
+SPACE = "▁"
+"""How vocabularies of the kind "llama" spell a space."""
+
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
@@ -198,7 +200,7 @@ def _sentence_piece(metadata: Mapping[str, Any]) -> Tokenizer:
     scores = vocabulary.scores or (0.0,) * len(vocabulary)
 
     def encode(text: str) -> list[int]:
-        pieces = merge_by_score(text.replace(" ", _SPACE), ids, scores)
+        pieces = merge_by_score(text.replace(" ", SPACE), ids, scores)
         found = ((piece, ids.get(piece)) for piece in pieces)
         return [
             number
@@ -228,7 +230,7 @@ def _byte_tokens(piece: str, ids: Mapping[str, int], vocabulary: Vocabulary) -> 
 def _spell_sentence_piece(text: str, kind: int) -> bytes:
     if kind == TokenKind.BYTE and _BYTE.fullmatch(text):
         return bytes([int(text[3:-1], 16)])
-    return text.replace(_SPACE, " ").encode()
+    return text.replace(SPACE, " ").encode()
 
 
 def _byte_level(metadata: Mapping[str, Any], pre: str | None) -> Tokenizer:

@@ -11,11 +11,10 @@ import numpy as np
 
 from sparsejax.checkpoint.native import durable
 from sparsejax.models.force_field.dataset import ForceFieldDataset, LabelledStructure, split_indices
-from sparsejax.models.force_field.dataset_sources import labelled_structures
+from sparsejax.models.force_field.dataset_sources import is_data_set, labelled_structures
 
 Samples = Sequence[LabelledStructure]
 
-_HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 _HELD_ATOMS = 5_000_000  # 300 MB; larger data sets are read from their files again and again
 
 
@@ -61,7 +60,7 @@ def read_parts(data: Path, validation_data: Path | None, *, train_ratio: float, 
 
 
 def _read(path: Path) -> Samples:
-    if path.suffix.lower() not in _HDF5 and path.exists():
+    if not is_data_set(path):
         return list(labelled_structures(path))
     dataset = ForceFieldDataset(path)
     if dataset.sizes.sum() > _HELD_ATOMS:

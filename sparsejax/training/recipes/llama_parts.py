@@ -32,7 +32,6 @@ EFFECTIVE_SHARE = "effective_share"
 ACTIVE_SHARE = "active_share"
 """Metric of ReGLU: the part of the neurons whose gate is open."""
 
-_LONGEST_WARMUP = 2000
 _BETAS = (0.9, 0.95)
 
 
@@ -185,7 +184,7 @@ def schedule(settings: LlamaSettings) -> optax.Schedule:
     Raises:
       ValueError: the warm-up does not fit the run.
     """
-    warmup = min(_LONGEST_WARMUP, settings.steps // 10) if settings.warmup is None else settings.warmup
+    warmup = schedules.usual_warmup(settings.steps) if settings.warmup is None else settings.warmup
     kinds = {"cosine": schedules.warmup_cosine, "constant": schedules.warmup_constant}
     return kinds[settings.schedule](settings.learning_rate, warmup=warmup, steps=settings.steps)
 

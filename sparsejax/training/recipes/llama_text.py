@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.models.sparse_inference.tokenizer import Tokenizer, read_tokenizer
-from sparsejax.training.recipes.llama_vocabulary import SPACE
+from sparsejax.models.sparse_inference.tokenizer import SPACE, Tokenizer, read_tokenizer
 from sparsejax.training.text.corpus import text_files
 
 _WORD = re.compile(" ?[^ ]*")

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-Kind = Literal["bytes", "llama", "gpt2"]
+from sparsejax.models.sparse_inference.tokenizer import SPACE
 
-SPACE = "▁"
-"""How vocabularies of the kind "llama" spell a space; here only ever at the start of a token."""
+Kind = Literal["bytes", "llama", "gpt2"]
 
 _SPECIAL = ("<unk>", "<s>", "</s>")
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))

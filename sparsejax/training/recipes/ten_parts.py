@@ -20,8 +20,6 @@ from sparsejax.training.recipes.ten_settings import TenSettings
 from sparsejax.training.sharding import MODEL_AXIS, Rule
 from sparsejax.typing import Params
 
-_LONGEST_WARMUP = 2000  # as published: a tenth of the run, at most this
-
 
 def next_token_loss(
     config: TemporalEigenstateConfig,
@@ -76,7 +74,7 @@ def schedule(settings: TenSettings) -> optax.Schedule:
         if settings.warmup:
             raise ValueError("the schedule torch_cosine has no warm-up: leave --warmup away")
         return schedules.cosine_annealing(settings.learning_rate, steps=settings.steps)
-    warmup = min(_LONGEST_WARMUP, settings.steps // 10) if settings.warmup is None else settings.warmup
+    warmup = schedules.usual_warmup(settings.steps) if settings.warmup is None else settings.warmup
     kinds = {"cosine": schedules.warmup_cosine, "constant": schedules.warmup_constant}
     return kinds[settings.schedule](settings.learning_rate, warmup=warmup, steps=settings.steps)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sparsejax.models.sparse_inference.tokenizer import SPACE
 from sparsejax.training.recipes.llama_text import FileTokenizer, documents
-from sparsejax.training.recipes.llama_vocabulary import SPACE, vocabulary
+from sparsejax.training.recipes.llama_vocabulary import vocabulary
 
 pytest.importorskip("tokenizers")
 
