@@ -158,7 +158,7 @@ def export(network: Network, folder: Path) -> Export:
 
     from sparsejax.checkpoint.checkpoint import Checkpoint
     from sparsejax.checkpoint.save import export_pt
-    from sparsejax.models.force_field.export_stablehlo import export_stablehlo
+    from sparsejax.models.force_field.stablehlo_file import export_stablehlo
 
     config, stem = network.config, network.name.lower().replace("-", "_").replace(" ", "_")
     ck = Checkpoint("force_field", config.variant, config, jax.device_put(network.params), {})
@@ -219,7 +219,7 @@ def _program_errors(network: Network, program: Path) -> tuple[float, float]:
     from jax import export as jax_export
 
     from sparsejax.models.force_field.edge_program import edge_inputs
-    from sparsejax.models.force_field.export_stablehlo import PROGRAM
+    from sparsejax.models.force_field.stablehlo_file import PROGRAM
 
     with zipfile.ZipFile(program) as archive:
         loaded = jax_export.deserialize(bytearray(archive.read(PROGRAM)))

@@ -279,7 +279,7 @@ def test_a_report_has_all_sizes_as_files_times_and_errors(monkeypatch, tmp_path,
     )
     monkeypatch.setattr(side_by_side.Machine, "describe", lambda threads: MACHINE)
     # The package has a function of the same name as the module.
-    written = importlib.import_module("sparsejax.models.force_field.export_stablehlo")
+    written = importlib.import_module("sparsejax.models.force_field.stablehlo_file")
     monkeypatch.setattr(written, "export_stablehlo", lambda ck, path: path.write_bytes(bytes(1 << 20)))
     monkeypatch.setattr(side_by_side, "_program_errors", lambda network, program: (1e-6, 2e-6))
     monkeypatch.setattr(errors, "force_field_of", lambda network: Shifted())

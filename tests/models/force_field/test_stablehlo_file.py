@@ -15,7 +15,7 @@ from jax import export
 
 import sparsejax as sj
 from sparsejax.models.force_field.edge_program import EdgeInputs, edge_inputs
-from sparsejax.models.force_field.export_stablehlo import PLATFORMS, export_stablehlo
+from sparsejax.models.force_field.stablehlo_file import PLATFORMS, export_stablehlo
 from tests.models.force_field import files
 from tests.models.force_field.exports import assert_answers, structures, student
 

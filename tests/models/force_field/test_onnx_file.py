@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
-from sparsejax.models.force_field import export_onnx as module
+from sparsejax.models.force_field import onnx_file as module
 from sparsejax.models.force_field.edge_program import EdgeInputs, edge_inputs, edge_program
-from sparsejax.models.force_field.export_onnx import export_onnx
+from sparsejax.models.force_field.onnx_file import export_onnx
 from sparsejax.models.force_field.structure import Structure
 from tests import golden
 from tests.models.force_field import files
