@@ -61,6 +61,11 @@ class LayerOutput(NamedTuple):
     state: LayerState
 
 
+def dropped(config: TemporalEigenstateConfig, values: jax.Array, train: bool) -> jax.Array:
+    """Values of which training drops a share at random; a part of the module that calls it."""
+    return nn.Dropout(config.dropout)(values, deterministic=not train)
+
+
 def layer_norm(name: str, dtype: jax.typing.DTypeLike | None) -> nn.LayerNorm:
     """The normalisation of every family; statistics in float32 at least, by two passes."""
     return nn.LayerNorm(LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
@@ -98,13 +103,13 @@ class EigenstateBlock(nn.Module):
         decay = self._eigenvalues(normed)
         states, last = evolve(self.layer, drive, decay, context.eigenstates, reset=context.reset, how=how)
         coupled = self._couple(states)
-        hidden = inputs + self._drop(self._read_out(normed, vectors, coupled), train)
+        hidden = inputs + dropped(self.config, self._read_out(normed, vectors, coupled), train)
         attention = None
         if self.number in self.layer.attention_layers:
             seen, attention = self._attend(layer_norm("attention_norm", self.dtype)(hidden), context)
             hidden = hidden + seen
         fed = self._feed_forward(layer_norm("norm2", self.dtype)(hidden), train)
-        hidden = hidden + self._drop(fed, train)
+        hidden = hidden + dropped(self.config, fed, train)
         return LayerOutput(hidden, coupled, states, LayerState(last, tail, attention))
 
     def _drive(
@@ -180,13 +185,12 @@ class EigenstateBlock(nn.Module):
         hidden = self._dense(self.config.ffn_size, "ffn_in")(normed)
         if self.layer.activation == "silu":
             return self._dense(self.config.dim, "ffn_out")(nn.silu(hidden))
-        return self._dense(self.config.dim, "ffn_out")(self._drop(nn.gelu(hidden, approximate=False), train))
+        return self._dense(self.config.dim, "ffn_out")(
+            dropped(self.config, nn.gelu(hidden, approximate=False), train)
+        )
 
     def _dense(self, features: int, name: str, **options: Any) -> nn.Dense:
         return dense(features, name, self.config, self.dtype, **options)
-
-    def _drop(self, values: jax.Array, train: bool) -> jax.Array:
-        return nn.Dropout(self.config.dropout)(values, deterministic=not train)
 
 
 class ShortConvolution(nn.Module):

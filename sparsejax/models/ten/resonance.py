@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from sparsejax.models.ten import init as initial
 from sparsejax.models.ten.config import TemporalEigenstateConfig
 from sparsejax.models.ten.eigenstates import Evolution, Pair
-from sparsejax.models.ten.layers import Context, LayerOutput, dense, layer_norm
+from sparsejax.models.ten.layers import Context, LayerOutput, dense, dropped, layer_norm
 from sparsejax.models.ten.state import LayerState
 from sparsejax.ops.flat_matmul import flat_matmul
 from sparsejax.ops.linear_recurrence import Decay, dense_recurrence, linear_recurrence
@@ -109,16 +109,13 @@ class ResonanceBlock(nn.Module):
         else:
             cells = Cells(self.config, self.dtype, name="cells")
         mixed, states, last = cells(inputs, context, how)
-        hidden = layer_norm("norm1", self.dtype)(inputs + self._drop(mixed, train))
+        hidden = layer_norm("norm1", self.dtype)(inputs + dropped(self.config, mixed, train))
         options = (self.config, self.dtype)
         wide = dense(self.config.ffn_size, "ffn_in", *options)(hidden)
         gelu = nn.gelu(wide, approximate=self.config.variant == "seed")
         fed = dense(self.config.dim, "ffn_out", *options)(gelu)
-        hidden = layer_norm("norm2", self.dtype)(hidden + self._drop(fed, train))
+        hidden = layer_norm("norm2", self.dtype)(hidden + dropped(self.config, fed, train))
         return LayerOutput(hidden, None, states, LayerState(last))
-
-    def _drop(self, values: jax.Array, train: bool) -> jax.Array:
-        return nn.Dropout(self.config.dropout)(values, deterministic=not train)
 
 
 class Cells(nn.Module):

@@ -97,6 +97,18 @@ def propagated(
     return scale, chain
 
 
+def chain_masses(freedom: jax.Array | int, thermal: jax.Array, period: jax.Array) -> list[jax.Array]:
+    """Masses of a chain's links, eV times units of time squared; the first holds all degrees of freedom.
+
+    Args:
+      freedom: degrees of freedom that the chain is coupled to; (g,) or the same for all.
+      thermal: () Boltzmann's constant times the temperature, eV.
+      period: () units of time, of the chain's own swing.
+    """
+    other = thermal * period**2
+    return [freedom * other] + [other] * (LINKS - 1)
+
+
 def chain_energy(
     chain: Chain, masses: list[jax.Array], freedom: jax.Array | int, thermal: jax.Array
 ) -> jax.Array:
@@ -146,8 +158,7 @@ class NoseHoover:
         return jnp.zeros((), bool)
 
     def _masses(self, system: System) -> list[jax.Array]:
-        other = self.thermal * self.period**2
-        return [system.freedom * other] + [other] * (LINKS - 1)
+        return chain_masses(system.freedom, self.thermal, self.period)
 
     def _thermostated(self, state: MDState, system: System) -> MDState:
         doubled = doubled_kinetic(state.velocities, system.masses)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.models.force_field.md.nose_hoover import (
-    LINKS,
     Chain,
     chain_energy,
+    chain_masses,
     propagated,
     resting_chain,
 )
@@ -101,12 +101,10 @@ class NosePressure:
         return state.memory.momentum[0] / self._inertia(system)
 
     def _masses(self, system: System) -> list[jax.Array]:
-        other = self.thermal * self.period**2
-        return [system.freedom * other] + [other] * (LINKS - 1)
+        return chain_masses(system.freedom, self.thermal, self.period)
 
     def _piston_masses(self) -> list[jax.Array]:
-        other = self.thermal * self.pressure_period**2
-        return [9 * other] + [other] * (LINKS - 1)
+        return chain_masses(9, self.thermal, self.pressure_period)
 
     def _piston_held(self, state: MDState, system: System) -> MDState:
         piston: Piston = state.memory
