@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import flax.serialization
 import jax
-import jax.numpy as jnp
 
 from sparsejax.checkpoint import store
+from sparsejax.checkpoint.random_keys import as_keys, key_free
 
 KIND = "training_state"
 
@@ -41,7 +41,7 @@ def save_state(folder: Path, states: Any, *, rounds: int, seconds: float) -> Non
     Raises:
       CheckpointError: the disk refuses, or the folder holds something else.
     """
-    arrays = flax.serialization.to_state_dict(jax.tree.map(_plain, states))
+    arrays = flax.serialization.to_state_dict(jax.tree.map(key_free, states))
     store.write_directory(folder, {"kind": KIND, "rounds": rounds, "seconds": seconds}, arrays)
 
 
@@ -67,22 +67,10 @@ def restore_state(folder: Path, like: Any) -> Saved:
     plain = jax.tree.map(_plain_like, like)
     arrays = store.read_arrays(header, flax.serialization.to_state_dict(plain))
     states = flax.serialization.from_state_dict(plain, arrays)
-    states = jax.tree.map(_as_before, like, states)
+    states = jax.tree.map(as_keys, like, states)
     return Saved(states, int(header.fields["rounds"]), float(header.fields["seconds"]))
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
 def _plain_like(leaf: Any) -> jax.ShapeDtypeStruct:
-    plain = _plain(leaf)
+    plain = key_free(leaf)
     return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=plain.sharding)
-
-
-def _as_before(like: Any, leaf: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf

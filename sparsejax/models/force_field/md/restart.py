@@ -14,6 +14,7 @@ import numpy as np
 from sparsejax.checkpoint import store
 from sparsejax.checkpoint.errors import CheckpointError
 from sparsejax.checkpoint.native.header import HEADER_FILE
+from sparsejax.checkpoint.random_keys import as_keys, key_free
 from sparsejax.models.force_field.md.run import Simulation
 from sparsejax.models.force_field.neighbors_in_jit.cells import Grid
 from sparsejax.models.force_field.neighbors_in_jit.plan import Plan
@@ -74,7 +75,7 @@ def restore_run(folder: Path, simulation: Simulation, settings: Mapping[str, Any
         name = _name(path)
         if name not in arrays:
             raise CheckpointError(f"{folder}: holds no {name!r}; it was saved by another version, start anew")
-        leaves.append(_as_before(like, arrays[name]))
+        leaves.append(as_keys(like, arrays[name]))
     state, lists, integrator = jax.tree.unflatten(structure, leaves)
     simulation.state, simulation.lists, simulation.integrator = state, lists, integrator
 
@@ -101,7 +102,7 @@ def _parts(simulation: Simulation) -> tuple[Any, Any, Any]:
 
 def _arrays(simulation: Simulation) -> dict[str, Any]:
     paths, _ = jax.tree.flatten_with_path(_parts(simulation))
-    return {_name(path): jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in paths}
+    return {_name(path): key_free(leaf) for path, leaf in paths}
 
 
 def _plan(fields: Mapping[str, Any]) -> Plan:
@@ -118,14 +119,6 @@ def _plan(fields: Mapping[str, Any]) -> Plan:
 
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _as_before(like: Any, leaf: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
 
 
 def _header(folder: Path) -> store.Header:
