@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sparsejax.models.sparse_inference.calibrate_solve import Formula
-from sparsejax.models.sparse_inference.config import SparsityConfig, check_rank
+from sparsejax.models.sparse_inference.config import SparsityConfig, check_count, check_rank
 from sparsejax.models.sparse_inference.strength import Strength, check_strength
 from sparsejax.ops.sparse_ffn import GATED_ACTIVATIONS
 
@@ -78,9 +78,8 @@ class FitOptions:
                 raise ValueError(f"{name} must be above 0, not {value}")
         least = {"fine_tune": 0, "batch_size": 1, "kept_rows": 2, "lag": 0}
         for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < lowest):
-                raise ValueError(f"{name} must be a whole number of at least {lowest}, not {value!r}")
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value, lowest)
         if self.target_recall is not None and not 0 < self.target_recall <= 1:
             raise ValueError(f"target_recall must be above 0 and at most 1, not {self.target_recall}")
         if self.kind == "gate" and (self.lag or self.fine_tune):

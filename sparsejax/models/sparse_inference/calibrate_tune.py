@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.models.sparse_inference.config import check_count
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
 from sparsejax.ops.quantized import QuantizedTensor
 from sparsejax.ops.sparse_ffn import top_k_mask
@@ -104,8 +105,7 @@ def tune(
             f"inputs {x.shape} and wanted {labels.shape} must be rows of the same samples, two or more"
         )
     for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        check_count(name, value, 1)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate must be above 0, not {learning_rate}")
     held = np.zeros(len(x), bool)

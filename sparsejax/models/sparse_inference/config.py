@@ -16,7 +16,15 @@ QUANTIZATIONS = tuple("f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k
 """What the weights of a model may be stored as."""
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
+def check_count(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    Raises:
+      ValueError: names it.
+
+    Example:
+      >>> check_count("top_k", 3, 1)
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
@@ -65,7 +73,7 @@ class SparsityConfig:
         if self.threshold is None and self.top_k is None and self.target_sparsity is None:
             raise ValueError("nothing says which neurons: give threshold, top_k or target_sparsity")
         if self.top_k is not None:
-            _check_count("top_k", self.top_k, 1)
+            check_count("top_k", self.top_k, 1)
         if self.target_sparsity is not None:
             _check_share("target_sparsity", self.target_sparsity)
         if self.threshold is None:
@@ -192,7 +200,7 @@ class ModelConfig:
     def __post_init__(self):
         """Refuse what no such part can be."""
         for name in ("input_dim", "hidden_dim", "output_dim"):
-            _check_count(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1)
         check_rank(self.rank, self.input_dim, self.hidden_dim)
         if self.activation not in (known := (*ACTIVATIONS, *GATED_ACTIVATIONS)):
             raise ValueError(f"no activation {self.activation!r}; choose one of {known}")
@@ -251,7 +259,7 @@ class CacheConfig:
         for name in ("hot_neuron_fraction", "hot_threshold"):
             _check_share(name, getattr(self, name))
         for name in ("max_cold_cache_size", "hot_neuron_count", "lru_cache_size"):
-            _check_count(name, getattr(self, name), 0)
+            check_count(name, getattr(self, name), 0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, under the published names."""

@@ -8,7 +8,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 
-from sparsejax.models.sparse_inference.config import SparsityConfig
+from sparsejax.models.sparse_inference.config import SparsityConfig, check_count
 from sparsejax.models.sparse_inference.crossover import Path
 from sparsejax.ops.sparse_ffn import top_k_mask
 
@@ -36,9 +36,7 @@ class FFNPlan:
     def __post_init__(self):
         """Refuse sizes that cannot be."""
         for name, least in (("block_size", 1), ("group", 0), ("hot", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+            check_count(name, getattr(self, name), least)
         if self.path not in get_args(Path):
             raise ValueError(f"no path {self.path!r}; choose one of {get_args(Path)}")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sparsejax.models.sparse_inference.config import check_count
 from sparsejax.models.sparse_inference.rope import RopeConfig
 from sparsejax.ops.sparse_ffn import check_activation
 
@@ -71,11 +72,11 @@ class LlamaConfig:
     def __post_init__(self):
         """Fill in what follows from the rest, and refuse what no network can be."""
         for name in ("vocab_size", "d_model", "d_ff", "n_layers", "n_heads", "context_length"):
-            _check_at_least(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1)
         for name, value in (("n_kv_heads", self.n_heads), ("head_dim", self.d_model // self.n_heads)):
             if getattr(self, name) == 0:
                 object.__setattr__(self, name, value)
-            _check_at_least(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
                 f"n_heads {self.n_heads} does not divide into n_kv_heads={self.n_kv_heads} groups"
@@ -94,7 +95,7 @@ class LlamaConfig:
         if unknown := set(self.biases) - set(BIASES):
             raise ValueError(f"biases {sorted(unknown)} are not among {BIASES}")
         if self.sliding_window is not None:
-            _check_at_least("sliding_window", self.sliding_window, 1)
+            check_count("sliding_window", self.sliding_window, 1)
 
     @property
     def rotary(self) -> RopeConfig:
@@ -128,8 +129,3 @@ class LlamaConfig:
         fields["biases"] = tuple(fields.get("biases", ()))
         fields["formats"] = tuple((name, kind) for name, kind in fields.get("formats", ()))
         return cls(**fields)
-
-
-def _check_at_least(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
