@@ -84,10 +84,9 @@ start = jax.tree.map(jnp.zeros_like, state)  # before the first byte
 whole = read(tokens[:, : 2 * PART], start)
 first = read(tokens[:, :PART], start)
 second = read(tokens[:, PART : 2 * PART], first[2])
-difference = max(
-    float(jnp.abs(ours - theirs).max()) for ours, theirs in zip(jax.tree.leaves(whole), jax.tree.leaves(
-        (jnp.concatenate([first[0], whole[0][:, PART - 1 : PART], second[0]], 1), *second[1:])), strict=True)
-)
+together = jnp.concatenate([first[0], whole[0][:, PART - 1 : PART], second[0]], 1), *second[1:]
+pairs = zip(jax.tree.leaves(whole), jax.tree.leaves(together), strict=True)
+difference = max(float(jnp.abs(ours - theirs).max()) for ours, theirs in pairs)
 print(f"read in two parts: largest difference {difference:.1e} of losses, logits and state")
 
 # %% [markdown]
