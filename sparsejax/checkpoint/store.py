@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -42,7 +41,7 @@ from sparsejax.checkpoint.errors import (
     file_name,
     shown,
 )
-from sparsejax.checkpoint.native import durable, json_tree, orbax_arrays
+from sparsejax.checkpoint.native import durable, json_tree, orbax_arrays, several_writers
 from sparsejax.checkpoint.native.header import (
     FORMAT_VERSION,
     HEADER_FILE,
@@ -88,7 +87,8 @@ def write_directory(
       directory: a new or empty directory (missing parents are created), or an earlier checkpoint. Files of
         others in it are left alone.
       header: plain JSON-able mapping; the names format_version, payload, parameters and files are taken.
-      params: nested dict of NumPy or JAX arrays on any devices of this process; empty dicts are not kept.
+      params: nested dict of NumPy or JAX arrays; empty dicts are not kept. If any is spread over devices of
+        several processes, all of these must call this with the same arguments and see the same disk.
       metadata: what `json_tree.encode` takes.
 
     Raises:
@@ -100,15 +100,20 @@ def write_directory(
     parameters = _checked_parameters(directory, params)
     document = _header_document(directory, header, parameters)
     tree, arrays = _encoded(directory, metadata)
-    _check_target(directory)
-    with _reported(directory, "written", CheckpointError), _held(directory):
-        try:
-            payload = directory.absolute() / f"arrays-{secrets.token_hex(8)}"
-            _write_payload(payload, parameters, tree, arrays)
-            document |= {"payload": payload.name, "files": _checksums(payload)}
-            durable.replace_json(directory / HEADER_FILE, document)
-        finally:
-            _remove_leftovers(directory)
+    with several_writers.taking_part(parameters.values()) as part:
+        payload = directory.absolute() / f"arrays-{part.token}"
+        if not part.first:
+            with _reported(directory, "written", CheckpointError):
+                _write_arrays(payload / "params", parameters)
+            return
+        _check_target(directory)
+        with _reported(directory, "written", CheckpointError), _held(directory):
+            try:
+                _write_payload(payload, parameters, tree, arrays)
+                document |= {"payload": payload.name, "files": _checksums(payload)}
+                durable.replace_json(directory / HEADER_FILE, document)
+            finally:
+                _remove_leftovers(directory)
 
 
 def array_shapes(header: Header) -> dict[str, Any]:
@@ -260,13 +265,16 @@ def _held(directory: Path) -> Iterator[None]:
 def _write_payload(payload: Path, parameters: Mapping[str, Any], tree: Any, arrays: list[np.ndarray]) -> None:
     """A new payload folder, wholly on the disk when it returns."""
     payload.mkdir()
-    groups = {"params": parameters, "metadata": {str(place): array for place, array in enumerate(arrays)}}
-    for name, group in groups.items():
-        stored = {path: array for path, array in group.items() if array.size}
-        if stored:
-            orbax_arrays.save(payload / name, stored)
+    _write_arrays(payload / "params", parameters)
+    _write_arrays(payload / "metadata", {str(place): array for place, array in enumerate(arrays)})
     durable.write_json(payload / "metadata.json", {"arrays": len(arrays), "tree": tree})
     durable.sync([*payload.rglob("*"), payload, payload.parent])
+
+
+def _write_arrays(folder: Path, arrays: Mapping[str, Any]) -> None:
+    stored = {path: array for path, array in arrays.items() if array.size}
+    if stored:
+        orbax_arrays.save(folder, stored)
 
 
 def _remove_leftovers(directory: Path) -> None:
