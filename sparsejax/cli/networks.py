@@ -90,21 +90,28 @@ def bench(
 def train(recipe: Recipe) -> None:
     """Train nets of a family; ``sparsejax train ten --help`` lists the settings of one."""
     from sparsejax import console
+    from sparsejax.training import processes
     from sparsejax.training.errors import RunError
 
+    with one_line(ValueError, RuntimeError):
+        recipe = processes.joined(recipe)
     name = _RECIPES[type(recipe)]
     family, shown = importlib.import_module(f"sparsejax.training.recipes.{name}"), console.SHOWN_RUNS[name]
     with one_line(ValueError):
         run = family.prepare(recipe)
+    first = processes.is_first_process()
     if run.standing == "finished":
-        print(f"{run.folder}: this run is finished; see {run.folder / family.OUTCOME}")
-        return
-    if not recipe.quiet:
-        shown[0](run)
-    with one_line(RunError):
-        trained = family.train(run)
-    if not recipe.quiet:
-        shown[1](run, trained)
+        if first:
+            print(f"{run.folder}: this run is finished; see {run.folder / family.OUTCOME}")
+    else:
+        if first and not recipe.quiet:
+            shown[0](run)
+        with one_line(RunError):
+            trained = family.train(run)
+        if first and not recipe.quiet:
+            shown[1](run, trained)
+    with one_line(RunError), processes.told_losses():
+        processes.end_processes()
 
 
 def generate(settings: Generation) -> None:

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from sparsejax.training.errors import RunError
 from sparsejax.training.gradient_step import GradientState
 from sparsejax.training.loop import run_rounds
-from sparsejax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
+from sparsejax.training.metric_log import METRICS_FILE, MetricLog, NoLog, job_log, read_metrics
+from sparsejax.training.processes import gathered, is_first_process, told_losses
 from sparsejax.training.progress import Style, Update, shown_progress
 from sparsejax.training.run_folder import STATE_FOLDER, mark_finished, opened_run
 from sparsejax.training.sharding import Rule, shardings
@@ -94,8 +95,8 @@ class Plan:
       of_step: what to log of a step beside its record, by its number from 0.
       evaluate: score of the held-out data.
       read_score: the score that its `Score.told` came from.
-      write: writes a network: (name, parameters, validation).
-      finish: what is left to do at the end, such as plots.
+      write: writes a network: (name, parameters, validation); the first process alone calls it.
+      finish: what is left to do at the end, such as plots; the first process alone does it.
       log_every: steps between two lines of metrics; those of saves and of the last step are always told.
       network: parameters to write, from the state; those of the last step if not given.
       enough: looks at the losses of all validations and tells whether to stop here; never if not given.
@@ -123,7 +124,7 @@ class Plan:
 
 
 def carry_out(plan: Plan) -> Trained:
-    """Train, or continue where a killed run was saved last.
+    """Train, or continue where a killed run was saved last; all processes of a job call it.
 
     Args:
       plan: of a recipe; its folder is new or holds this run unfinished.
@@ -132,16 +133,16 @@ def carry_out(plan: Plan) -> Trained:
       `Trained`. In the folder: ``metrics.jsonl`` (steps and validations), ``best`` and ``final``.
 
     Raises:
-      RunError: another process is at work in the folder, its metrics do not fit its saved state, or the loss
-        is no longer finite.
+      RunError: another job is at work in the folder, its metrics do not fit its saved state, the loss is no
+        longer finite, or another process of this job is gone.
       CheckpointError: a saved state is damaged, or the disk refuses.
       OSError: the folder cannot be written.
     """
-    with opened_run(plan.folder, plan.identity, plan.facts):
+    with told_losses(), opened_run(plan.folder, plan.identity, plan.facts):
         before = plan.begin()
         began = time.monotonic() - before.seconds
         with (
-            MetricLog(plan.folder / METRICS_FILE, before.rounds) as log,
+            job_log(plan.folder / METRICS_FILE, before.rounds) as log,
             shown_progress(
                 plan.family, start=before.rounds, stop=plan.steps, style=plan.style, unit="step"
             ) as update,
@@ -149,10 +150,11 @@ def carry_out(plan: Plan) -> Trained:
             session = _Session(plan, log, update, began)
             state = session.run(before)
         final = session.validations[-1]
-        plan.write(FINAL, plan.network(state), final)
+        _write(plan, FINAL, state, final)
         best = min(session.validations, key=lambda validated: validated.score.loss)
         seconds = time.monotonic() - began
-        plan.finish()
+        if is_first_process():
+            plan.finish()
         found = {"validation_loss": final.score.loss, "best_step": best.step}
         mark_finished(plan.folder, {**found, "seconds": round(seconds, 3)})
     return Trained(best, final, seconds)
@@ -196,7 +198,7 @@ def begun(
 class _Session:
     """What the loop calls back: metrics, validations and saves of one process."""
 
-    def __init__(self, plan: Plan, log: MetricLog, update: Update, began: float):
+    def __init__(self, plan: Plan, log: MetricLog | NoLog, update: Update, began: float):
         self._plan, self._log, self._update, self._began = plan, log, update, began
         self.validations = list(_validations(plan))
         self._words = ""
@@ -239,7 +241,7 @@ class _Session:
         _check_finite("validation loss", score.loss, done)
         found = Validated(done, score)
         if all(score.loss < earlier.score.loss for earlier in self.validations):
-            self._plan.write(BEST, self._plan.network(state), found)
+            _write(self._plan, BEST, state, found)
         self.validations.append(found)
         self._words = f", {score.words}"
         row = {f"{_VALIDATION}{name}": value for name, value in score.told().items()}
@@ -261,6 +263,13 @@ class _Session:
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._began, 3)
+
+
+def _write(plan: Plan, name: str, state: GradientState, found: Validated) -> None:
+    """Write a network from the first process; the others bring their parts."""
+    params = gathered(plan.network(state))
+    if is_first_process():
+        plan.write(name, params, found)
 
 
 def _check_finite(what: str, loss: float, step: int) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import dataclasses
+import json
 import os
 import re
 import signal
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Sharding
 
 from sparsejax.training.errors import RunError
+from sparsejax.training.job_settings import JobSettings
 
-START_SECONDS = 300
-PEER_SECONDS = 60
+SettingsT = TypeVar("SettingsT", bound=JobSettings)
 
 _UNREACHED = re.compile("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|Connection (closed|reset)")
 
@@ -34,8 +37,8 @@ def start_processes(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    start_seconds: int = START_SECONDS,
-    peer_seconds: int = PEER_SECONDS,
+    start_seconds: int = JobSettings.start_seconds,
+    peer_seconds: int = JobSettings.peer_seconds,
 ) -> None:
     """Join the processes of a job; call it before anything that asks JAX for devices.
 
@@ -61,9 +64,9 @@ def start_processes(
       ValueError: --coordinator, --num-processes and --process-id belong together: give all three or none
     """
     _check(coordinator, num_processes, process_id)
-    for name, seconds in (("start_seconds", start_seconds), ("peer_seconds", peer_seconds)):
+    for name, seconds in (("start", start_seconds), ("peer", peer_seconds)):
         if seconds < 1:
-            raise ValueError(f"{name} must be at least 1, not {seconds}")
+            raise ValueError(f"--{name}-seconds must be at least 1, not {seconds}")
     if coordinator is not None and process_id:
         _wait_for_answer(coordinator, start_seconds)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -87,6 +90,40 @@ def start_processes(
         raise RuntimeError(taken if "RPC server" in str(error) else _line(error)) from error
     atexit.register(_leave)
     _end_aborts_with(_lost_words())
+
+
+def joined(settings: SettingsT) -> SettingsT:
+    """Start the processes that the settings of a training tell, and spread it over all their devices.
+
+    Args:
+      settings: with ``devices``, and ``model_devices`` where large matrices are cut.
+
+    Returns:
+      the settings, for all devices of the job if they are for one.
+
+    Raises:
+      ValueError: see `start_processes`; or settings of processes without --distributed.
+      RuntimeError: see `start_processes`.
+
+    Example:
+      >>> joined(JobSettings(num_processes=2))
+      Traceback (most recent call last):
+      ValueError: --coordinator, --num-processes and --process-id are for a training with --distributed
+    """
+    told = (settings.coordinator, settings.num_processes, settings.process_id)
+    if not settings.distributed:
+        if any(value is not None for value in told):
+            raise ValueError(
+                "--coordinator, --num-processes and --process-id are for a training with --distributed"
+            )
+        return settings
+    start_processes(*told, start_seconds=settings.start_seconds, peer_seconds=settings.peer_seconds)
+    devices: int = getattr(settings, "devices", 1)
+    if devices > 1:
+        return settings
+    every = max(1, jax.device_count() // getattr(settings, "model_devices", 1))
+    changed: dict[str, Any] = {"devices": every}
+    return dataclasses.replace(settings, **changed)
 
 
 def end_processes() -> None:
@@ -124,6 +161,46 @@ def wait_for_all(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def check_same(what: str, document: Any) -> None:
+    """Refuse to go on with processes that differ; all of them must call it, and none returns before.
+
+    Args:
+      what: is wrong if they do, for errors.
+      document: plain JSON that is to be the same in all.
+
+    Raises:
+      RunError: it is not.
+
+    Example:
+      >>> check_same("the processes read different texts", {"text checksum": 7})
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    own = np.uint32(zlib.crc32(json.dumps(document, sort_keys=True).encode()))
+    everyone = np.asarray(multihost_utils.process_allgather(own))
+    if different := np.flatnonzero(everyone != everyone[0]).tolist():
+        raise RunError(f"{what}: process {different[0]} differs from process 0")
+
+
+def agreed(decision: bool) -> bool:
+    """What the first process has decided, in all of them; all must call it.
+
+    Args:
+      decision: of this process.
+
+    Example:
+      >>> agreed(True)
+      True
+    """
+    if jax.process_count() == 1:
+        return decision
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
 
 
 def own_rows(sharding: Sharding, rows: int) -> slice:
@@ -172,18 +249,20 @@ def from_own_rows(sharding: Sharding, rows: int, parts: Any) -> Any:
 
 
 def gathered(tree: Any) -> Any:
-    """Arrays of all processes as NumPy arrays, whole in each; every process must call it.
+    """The same arrays, those that span processes as whole NumPy arrays; all processes must call it.
 
     Args:
-      tree: of `jax.Array`.
+      tree: of `jax.Array` and NumPy arrays.
 
     Example:
-      >>> gathered({"x": jax.numpy.ones(2)})["x"]
-      array([1., 1.], dtype=float32)
+      >>> gathered({"x": jax.numpy.ones(2)})["x"].tolist()
+      [1.0, 1.0]
     """
 
-    def whole(leaf: jax.Array) -> np.ndarray:
-        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+    def whole(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return leaf
+        if leaf.is_fully_replicated:
             return np.asarray(leaf)
         from jax.experimental import multihost_utils
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from sparsejax.training.processes import is_first_process
+
 Style = Literal["auto", "plain", "quiet"]
 Update = Callable[[int, str], None]
 """Takes the rounds done and a few words on how it goes."""
@@ -17,7 +19,7 @@ LINE_SECONDS = 5.0
 
 
 def style_of(settings: Any) -> Style:
-    """How a run shows its progress: by its settings ``quiet`` and ``plain``.
+    """How a run shows its progress: by its settings ``quiet`` and ``plain``; only the first process does.
 
     Args:
       settings: with both.
@@ -27,7 +29,7 @@ def style_of(settings: Any) -> Style:
       >>> style_of(SimpleNamespace(quiet=False, plain=True))
       'plain'
     """
-    return "quiet" if settings.quiet else "plain" if settings.plain else "auto"
+    return "quiet" if settings.quiet or not is_first_process() else "plain" if settings.plain else "auto"
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import jax
 
 from sparsejax.checkpoint.native import durable
 from sparsejax.training.errors import RunError
+from sparsejax.training.processes import check_same, is_first_process
 from sparsejax.version import __version__
 
 RUN_FILE = "run.json"
@@ -92,7 +93,9 @@ def best_of(path: Path) -> Path:
 
 @contextmanager
 def opened_run(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[None]:
-    """Hold a run's folder against other processes; make it, with its ``run.json``, if it is new.
+    """Hold a run's folder against other jobs; make it, with its ``run.json``, if it is new.
+
+    All processes of a job call it when they have looked at the folder; the first one holds it for them.
 
     Args:
       folder: that `standing` found "new" or "unfinished".
@@ -100,9 +103,15 @@ def opened_run(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, An
       facts: what else to record of a new run; plain JSON.
 
     Raises:
-      RunError: another process is at work there.
+      RunError: another job is at work there, or the processes of this one are not about the same run.
       OSError: it cannot be written.
     """
+    check_same(
+        f"{folder}: the processes of this job are told different things, or read different data", settings
+    )
+    if not is_first_process():
+        yield
+        return
     durable.create_folder(folder)
     try:
         with durable.locked(folder):
@@ -117,7 +126,9 @@ def opened_run(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, An
 
 
 def mark_finished(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Record in ``run.json`` that everything is written, with further facts."""
+    """Record in ``run.json`` that everything is written, with further facts; only the first process does."""
+    if not is_first_process():
+        return
     _write_run(folder, {**read_run(folder), **facts, "finished": True})
 
 

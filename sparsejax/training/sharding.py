@@ -36,7 +36,7 @@ def training_mesh(data: int = 1, model: int = 1) -> Mesh:
       model: parts that a parameter is cut into.
 
     Raises:
-      ValueError: a number is below 1, or there are not so many devices.
+      ValueError: a number is below 1, there are not so many devices, or a process of the job has none.
 
     Example:
       >>> training_mesh().axis_names
@@ -47,7 +47,13 @@ def training_mesh(data: int = 1, model: int = 1) -> Mesh:
         raise ValueError(f"a mesh has at least 1 device along each axis, not {data} x {model}")
     if data * model > len(available):
         raise ValueError(f"{data} x {model} devices are asked for, there are {len(available)}")
-    return Mesh(np.asarray(available[: data * model]).reshape(data, model), (DATA_AXIS, MODEL_AXIS))
+    chosen = available[: data * model]
+    if (processes := len({device.process_index for device in chosen})) < jax.process_count():
+        raise ValueError(
+            f"{data} x {model} devices are those of {processes} processes only: "
+            f"a job of {jax.process_count()} takes all its {len(available)} devices"
+        )
+    return Mesh(np.asarray(chosen).reshape(data, model), (DATA_AXIS, MODEL_AXIS))
 
 
 def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsejax.training.job_settings import JobSettings
+
 
 @dataclass(frozen=True)
-class TextSettings:
+class TextSettings(JobSettings):
     """Settings that do not depend on the network.
 
     Attributes:

@@ -69,6 +69,7 @@ class BucketedBatches:
       shuffle: False keeps the order of sizes, the same in every epoch.
       reference_energies: (max_z + 1,) eV, taken off the labels in float64, before they are rounded.
       shards: parts of every batch, for as many devices.
+      own: the shards to make, where several processes make one batch.
       dtype: of positions and labels.
 
     Raises:
@@ -100,6 +101,7 @@ class BucketedBatches:
         shuffle: bool = True,
         reference_energies: np.ndarray | None = None,
         shards: int = 1,
+        own: slice = slice(None),
         dtype: Any = np.float32,
     ):
         positive = {"batch_size": batch_size, "buckets": buckets, "shards": shards}
@@ -109,7 +111,8 @@ class BucketedBatches:
                 raise ValueError(f"{name} must be positive, and is {value}")
         if not len(dataset):
             raise ValueError("there are no structures to make batches of")
-        self._dataset, self._cutoff, self._shards, self._dtype = dataset, cutoff, shards, dtype
+        self.shards = shards
+        self._dataset, self._cutoff, self._own, self._dtype = dataset, cutoff, own, dtype
         self._seed, self._shuffle, self._references = seed, shuffle, reference_energies
         self._edges: list[EdgeList | None] = []
         self._stresses = 0
@@ -134,8 +137,8 @@ class BucketedBatches:
         if order[0] != epoch:  # replaced as a whole: several threads may ask
             order = self._order = epoch, self._ordered(epoch)
         bucket, members = order[1][place]
-        parts = [self._shard(part, bucket) for part in np.array_split(members, self._shards)]
-        if self._shards == 1:
+        parts = [self._shard(part, bucket) for part in np.array_split(members, self.shards)[self._own]]
+        if self.shards == 1:
             return parts[0]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
 
@@ -174,7 +177,7 @@ class BucketedBatches:
     @property
     def padding(self) -> float:
         """Share of the atoms of an epoch that is padding."""
-        padded = sum(bucket.batches * self._shards * bucket.capacity.nodes for bucket in self._buckets)
+        padded = sum(bucket.batches * self.shards * bucket.capacity.nodes for bucket in self._buckets)
         return 1 - self._num_atoms / padded
 
     def _look_through(self) -> tuple[np.ndarray, np.ndarray]:
@@ -199,9 +202,9 @@ class BucketedBatches:
         max_atoms: int | None,
     ) -> _Bucket:
         if max_atoms is not None:
-            batch_size = min(batch_size, max(self._shards, max_atoms // int(atoms[members].max())))
+            batch_size = min(batch_size, max(self.shards, max_atoms // int(atoms[members].max())))
         batches = math.ceil(len(members) / batch_size)
-        rows = math.ceil(math.ceil(len(members) / batches) / self._shards)
+        rows = math.ceil(math.ceil(len(members) / batches) / self.shards)
         # No batch can need more than the largest structures together.
         nodes, links = (np.sort(sizes[members])[-rows:].sum() for sizes in (atoms, edges))
         capacity = Capacity(_up(nodes + 1, _NODES_STEP), _up(max(links, 1), _EDGES_STEP), rows + 1)

@@ -17,6 +17,7 @@ from sparsejax.training.early_stopping import exhausted
 from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, begun, carry_out, placement
 from sparsejax.training.gradient_step import GradientState, compiled_steps
 from sparsejax.training.metric_log import METRICS_FILE
+from sparsejax.training.processes import from_own_rows
 from sparsejax.training.progress import style_of
 from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_prepared import Prepared, prepare
@@ -97,7 +98,9 @@ def _evaluation(run: Prepared) -> Callable[[GradientState], ForceFieldScore]:
 
 def _batches(run: Prepared, batches: BucketedBatches, start: int, stop: int) -> Iterator[Any]:
     for batch in batches.steps(start, stop):
-        yield jax.device_put(batch, run.placed)
+        yield (
+            jax.device_put(batch) if run.placed is None else from_own_rows(run.placed, batches.shards, batch)
+        )
 
 
 def _draw(run: Prepared) -> None:

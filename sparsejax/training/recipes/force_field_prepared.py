@@ -16,6 +16,8 @@ from sparsejax.models.force_field import ForceFieldConfig
 from sparsejax.models.force_field.batches import BucketedBatches
 from sparsejax.models.force_field.reference_energies import ReferenceEnergies, fit_reference_energies
 from sparsejax.models.force_field.structure import SYMBOLS
+from sparsejax.training.job_settings import JOB_OPTIONS
+from sparsejax.training.processes import own_rows
 from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_data import Samples, read_parts
 from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
@@ -26,6 +28,7 @@ from sparsejax.training.sharding import batch_sharding, training_mesh
 _STEPS_PER_CALL = 20
 _NOT_RULING = {"data", "checkpoint_dir", "validation_data", "devices", "save_interval", "log_interval"}
 _NOT_RULING |= {"plots", "resume", "quiet", "plain"}
+_NOT_RULING |= JOB_OPTIONS
 _COUNTS = (
     "epochs",
     "batch_size",
@@ -130,8 +133,18 @@ def prepare(settings: ForceFieldSettings) -> Prepared:
         reference_energies=None if references is None else references.energies,
     )
     shards = settings.devices * settings.accumulate
+    placed = batch_sharding(mesh, shards) if settings.devices > 1 else None
     buckets = settings.buckets or (1 if settings.recipe == "compat" else 4)
-    training = batches(data.training, seed=settings.seed, buckets=buckets, shards=shards)
+    training = batches(
+        data.training, seed=settings.seed, buckets=buckets, shards=shards, own=_own(placed, shards)
+    )
+    validation = batches(
+        data.held_out,
+        shuffle=False,
+        buckets=buckets,
+        shards=settings.devices,
+        own=_own(placed, settings.devices),
+    )
     rates = parts.rates(settings, len(training))
     parts.optimizer(settings, config, rates.schedule)
     identity = {
@@ -148,15 +161,20 @@ def prepare(settings: ForceFieldSettings) -> Prepared:
         settings,
         config,
         training,
-        batches(data.held_out, shuffle=False, buckets=buckets, shards=settings.devices),
+        validation,
         (len(data.training), len(data.held_out)),
         references,
         bool(loss.stress_weight) and any(sample.stress is not None for sample in data.training),
         mesh,
-        batch_sharding(mesh, shards) if settings.devices > 1 else None,
+        placed,
         identity,
         standing(settings.checkpoint_dir, identity, resume=settings.resume),
     )
+
+
+def _own(placed: NamedSharding | None, shards: int) -> slice:
+    """The shards of a batch that this process makes."""
+    return slice(0, shards) if placed is None else own_rows(placed, shards)
 
 
 def _fit(samples: Samples, settings: ForceFieldSettings) -> ReferenceEnergies:

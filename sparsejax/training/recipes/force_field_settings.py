@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sparsejax.training.job_settings import JobSettings
+
 Variant = Literal["cartesian", "equivariant"]
 
 
 @dataclass(frozen=True)
-class ForceFieldSettings:
+class ForceFieldSettings(JobSettings):
     """Train a force field on labelled structures: energies, forces and, where there are labels, stress.
 
     Names and defaults are those of the published trainer where it has them.

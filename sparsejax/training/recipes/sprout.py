@@ -16,6 +16,7 @@ from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, begu
 from sparsejax.training.gradient_step import GradientState
 from sparsejax.training.metric_log import METRICS_FILE
 from sparsejax.training.perplexity import Score, token_weighted_score
+from sparsejax.training.processes import is_first_process
 from sparsejax.training.progress import style_of
 from sparsejax.training.recipes import sprout_parts
 from sparsejax.training.recipes.sprout_prepared import TOKENIZER_FILE, Prepared, prepare
@@ -110,7 +111,7 @@ def _draw(run: Prepared) -> None:
 
 def _saved(run: Prepared) -> Saved:
     """The last saved state, or the one before the first step; the tokenizer is written before either."""
-    if not (run.folder / TOKENIZER_FILE).exists():
+    if is_first_process() and not (run.folder / TOKENIZER_FILE).exists():
         durable.replace_text(run.folder / TOKENIZER_FILE, run.tokenizer.name)
 
     first = partial(sprout_parts.first_state, run.config, run.settings, run.steps)

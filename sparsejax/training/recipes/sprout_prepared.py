@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.sprout.mlm import MaskingRule
 from sparsejax.training.checksums import checksum
+from sparsejax.training.job_settings import JOB_OPTIONS
 from sparsejax.training.recipes import sprout_parts
 from sparsejax.training.recipes.sprout_losses import Objective
 from sparsejax.training.recipes.sprout_settings import SproutSettings
@@ -32,6 +33,7 @@ TOKENIZER_FILE = "tokenizer.json"
 _STEPS_PER_CALL = 10
 _NOT_RULING = {"data", "out", "pattern", "validation_data", "tokenizer", "steps", "num_epochs", "devices"}
 _NOT_RULING |= {"mixed_precision", "save_interval", "log_interval", "plots", "resume", "quiet", "plain"}
+_NOT_RULING |= JOB_OPTIONS
 _COUNTS = (
     "batch_size",
     "log_interval",

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sparsejax.training.job_settings import JobSettings
+
 RouterLoss = Literal["auto", "none", "distillation", "all", "first10"]
 
 
 @dataclass(frozen=True)
-class SproutSettings:
+class SproutSettings(JobSettings):
     """Train a SPROUT masked language model on local text, with fewer and fewer neurons per token.
 
     Names and defaults are those of the published trainer where it has them.

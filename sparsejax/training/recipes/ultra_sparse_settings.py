@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sparsejax.training.job_settings import JobSettings
+
 Options = Annotated[
     tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")
 ]
 
 
 @dataclass(frozen=True)
-class UltraSparseSettings:
+class UltraSparseSettings(JobSettings):
     """Train ultra-sparse nets on a problem, several seeds side by side in one compiled program.
 
     Attributes:

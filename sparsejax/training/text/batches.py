@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from sparsejax.ops.token_ids import IGNORED
+from sparsejax.training.processes import from_own_rows, own_rows
 from sparsejax.training.text.packing import Window
 
 _AHEAD = 4
@@ -39,7 +40,7 @@ def training_batches(
 
     Every epoch has an order of its own; a batch may hold the end of one and the start of the next. A run that
     is resumed asks for the steps that are left and gets what it would have got. With several processes each
-    one makes its own rows only.
+    one makes the rows of its own devices only, and all together make the batch that one process would.
 
     Args:
       windows: to draw from.
@@ -54,19 +55,17 @@ def training_batches(
       on the devices.
 
     Raises:
-      ValueError: the rows do not divide among the processes.
+      ValueError: none of the devices is this process's.
       ModuleNotFoundError: grain is missing (extra ``text``).
     """
     import grain
 
-    rows, rest = divmod(batch_size, jax.process_count())
-    if rest:
-        raise ValueError(f"{batch_size} rows of a batch do not divide among {jax.process_count()} processes")
+    held = slice(0, batch_size) if sharding is None else own_rows(sharding, batch_size)
     dataset = grain.MapDataset.source(windows).seed(seed).shuffle().repeat()
-    own = dataset[jax.process_index() :: jax.process_count()].batch(rows)
+    own = grain.MapDataset.source(_Rows(dataset, batch_size, held, stop)).batch(held.stop - held.start)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)
     for batch in own.slice(slice(start, stop)).to_iter_dataset(options):
-        yield _placed(batch, sharding)
+        yield _placed(batch, sharding, batch_size)
 
 
 def whole_batches(
@@ -84,20 +83,34 @@ def whole_batches(
       blank: row that fills up; one whose ``targets`` do not count if not given.
       sharding: where the arrays go; the default device if not given.
     """
+    held = slice(0, batch_size) if sharding is None else own_rows(sharding, batch_size)
     for start in range(0, len(windows), batch_size):
-        rows = [windows[number] for number in range(start, min(start + batch_size, len(windows)))]
-        rows += [_empty(rows[0]) if blank is None else blank] * (batch_size - len(rows))
+        numbers = range(start + held.start, start + held.stop)
+        filling = _empty(windows[start]) if blank is None else blank
+        rows = [windows[number] if number < len(windows) else filling for number in numbers]
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        share = batch_size // jax.process_count()
-        first = jax.process_index() * share
-        yield _placed({name: part[first : first + share] for name, part in batch.items()}, sharding)
+        yield _placed(batch, sharding, batch_size)
+
+
+class _Rows:
+    """Rows of one process, batch after batch, from those of all."""
+
+    def __init__(self, dataset: Any, batch_size: int, held: slice, stop: int):
+        self._dataset, self._batch_size, self._first, self._stop = dataset, batch_size, held.start, stop
+        self._share = held.stop - held.start
+
+    def __len__(self) -> int:
+        length: int = self._stop * self._share
+        return length
+
+    def __getitem__(self, number: int) -> Any:
+        batch, row = divmod(number, self._share)
+        return self._dataset[batch * self._batch_size + self._first + row]
 
 
 def _empty(window: Window) -> Window:
     return {**window, "targets": np.full_like(window["targets"], IGNORED)}
 
 
-def _placed(batch: Window, sharding: jax.sharding.Sharding | None) -> Any:
-    if sharding is None:
-        return jax.device_put(batch)
-    return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, part), batch)
+def _placed(batch: Window, sharding: jax.sharding.Sharding | None, rows: int) -> Any:
+    return jax.device_put(batch) if sharding is None else from_own_rows(sharding, rows, batch)
