@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 
 from sparsejax.training.errors import RunError
 from sparsejax.training.gradient_step import GradientState
+from sparsejax.training.job_log import Log, job_log
 from sparsejax.training.loop import run_rounds
-from sparsejax.training.metric_log import METRICS_FILE, MetricLog, NoLog, job_log, read_metrics
+from sparsejax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
 from sparsejax.training.processes import gathered, is_first_process, told_losses
 from sparsejax.training.progress import Style, Update, shown_progress
 from sparsejax.training.run_folder import STATE_FOLDER, mark_finished, opened_run
@@ -142,7 +143,7 @@ def carry_out(plan: Plan) -> Trained:
         before = plan.begin()
         began = time.monotonic() - before.seconds
         with (
-            job_log(plan.folder / METRICS_FILE, before.rounds) as log,
+            job_log(lambda: MetricLog(plan.folder / METRICS_FILE, before.rounds)) as log,
             shown_progress(
                 plan.family, start=before.rounds, stop=plan.steps, style=plan.style, unit="step"
             ) as update,
@@ -198,7 +199,7 @@ def begun(
 class _Session:
     """What the loop calls back: metrics, validations and saves of one process."""
 
-    def __init__(self, plan: Plan, log: MetricLog | NoLog, update: Update, began: float):
+    def __init__(self, plan: Plan, log: Log, update: Update, began: float):
         self._plan, self._log, self._update, self._began = plan, log, update, began
         self.validations = list(_validations(plan))
         self._words = ""

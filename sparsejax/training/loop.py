@@ -13,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sparsejax.training.processes import agreed, gathered
+from sparsejax.training.sharding import first_devices
+
 Advance = Callable[[Any, Any], tuple[Any, Any]]
 """One round of one seed: (state, data) -> (state, record); pure."""
 
@@ -38,20 +41,22 @@ def start_states(
     """
     states = jax.jit(jax.vmap(init, (0, None)))(keys, data)
     # Placed as a restored state is, and no longer weakly typed: else the loop would be compiled twice.
-    place = jax.devices()[0] if mesh is None else seed_sharding(mesh, len(keys))
-    return jax.device_put(jax.tree.map(_strong, states), place)
+    states = jax.tree.map(_strong, states)
+    if mesh is None:
+        return jax.device_put(states, jax.devices()[0])
+    return jax.jit(lambda same: same, out_shardings=seed_sharding(mesh, len(keys)))(states)
 
 
 def seed_mesh(devices: int) -> Mesh | None:
     """A mesh of the first ``devices`` devices; None for one.
 
     Raises:
-      ValueError: there are not so many.
+      ValueError: there are not so many, or a process of the job has none of them.
     """
-    available = jax.devices()
-    if not 1 <= devices <= len(available):
-        raise ValueError(f"{devices} devices are asked for, there are {len(available)}")
-    return None if devices == 1 else Mesh(np.asarray(available[:devices]), (SEED_AXIS,))
+    if devices < 1:
+        raise ValueError(f"{devices} devices are asked for; at least 1 is needed")
+    chosen = first_devices(devices, str(devices))
+    return None if devices == 1 else Mesh(np.asarray(chosen), (SEED_AXIS,))
 
 
 def seed_sharding(mesh: Mesh, seeds: int) -> NamedSharding:
@@ -149,11 +154,12 @@ def run_rounds(
     while done < stop:
         count = min(at_most, stop - done)
         states, records = step(states, count)
-        on_records(done, jax.tree.map(partial(_rows, count=count), jax.device_get(records)))
+        on_records(done, jax.tree.map(partial(_rows, count=count), jax.device_get(gathered(records))))
         done += count
         if on_states is not None and on_states(done, states):
             stop = done
-        if done == stop or done - saved >= save_rounds or time.monotonic() - saved_at >= save_seconds:
+        late = save_seconds < math.inf and agreed(time.monotonic() - saved_at >= save_seconds)
+        if done == stop or done - saved >= save_rounds or late:
             save(done, states)
             saved, saved_at = done, time.monotonic()
     return states

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sparsejax.checkpoint.native import durable
 from sparsejax.training.errors import RunError
-from sparsejax.training.processes import is_first_process, wait_for_all
 
 METRICS_FILE = "metrics.jsonl"
 STEP = "step"
@@ -76,41 +75,6 @@ class MetricLog:
         """Close the file."""
         with suppress(OSError) if error else nullcontext():  # of what could not be written before
             self._file.close()
-
-
-class NoLog:
-    """What takes the place of `MetricLog` in all processes of a job but the first: nothing is written."""
-
-    def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Write nothing."""
-
-    def sync(self) -> None:
-        """Wait for nothing."""
-
-
-@contextmanager
-def job_log(path: Path, keep: int = 0) -> Iterator[MetricLog | NoLog]:
-    """`MetricLog` in the first process of a job, `NoLog` in others, which may read the file from then on.
-
-    Args:
-      path: see `MetricLog`.
-      keep: see `MetricLog`.
-
-    Raises:
-      RunError: see `MetricLog`.
-
-    Example:
-      >>> import tempfile
-      >>> with job_log(Path(tempfile.mkdtemp()) / "metrics.jsonl") as log:
-      ...     log.append(1, {"loss": 0.5})
-    """
-    if not is_first_process():
-        wait_for_all("metrics")
-        yield NoLog()
-        return
-    with MetricLog(path, keep) as log:
-        wait_for_all("metrics")
-        yield log
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

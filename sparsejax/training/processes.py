@@ -70,6 +70,7 @@ def start_processes(
     if coordinator is not None and process_id:
         _wait_for_answer(coordinator, start_seconds)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     _end_aborts_with(f"not all processes of the job came within {start_seconds} s: start all of them again")
     try:
         jax.distributed.initialize(

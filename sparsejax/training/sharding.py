@@ -42,18 +42,35 @@ def training_mesh(data: int = 1, model: int = 1) -> Mesh:
       >>> training_mesh().axis_names
       ('data', 'model')
     """
-    available = jax.devices()
     if data < 1 or model < 1:
         raise ValueError(f"a mesh has at least 1 device along each axis, not {data} x {model}")
-    if data * model > len(available):
-        raise ValueError(f"{data} x {model} devices are asked for, there are {len(available)}")
-    chosen = available[: data * model]
-    if (processes := len({device.process_index for device in chosen})) < jax.process_count():
-        raise ValueError(
-            f"{data} x {model} devices are those of {processes} processes only: "
-            f"a job of {jax.process_count()} takes all its {len(available)} devices"
-        )
+    chosen = first_devices(data * model, f"{data} x {model}")
     return Mesh(np.asarray(chosen).reshape(data, model), (DATA_AXIS, MODEL_AXIS))
+
+
+def first_devices(count: int, told: str) -> list[jax.Device]:
+    """The first devices of the job, some of every process.
+
+    Args:
+      count: of them.
+      told: the same in words, for errors.
+
+    Raises:
+      ValueError: there are not so many, or a process has none of them.
+
+    Example:
+      >>> len(first_devices(1, "1"))
+      1
+    """
+    available = jax.devices()
+    if count > len(available):
+        raise ValueError(f"{told} devices are asked for, there are {len(available)}")
+    if (processes := len({device.process_index for device in available[:count]})) < jax.process_count():
+        raise ValueError(
+            f"{told} devices are those of {processes} of {jax.process_count()} processes: give all "
+            f"{len(available)}"
+        )
+    return available[:count]
 
 
 def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:

@@ -7,11 +7,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sparsejax.training.processes import start_processes
+from sparsejax.training.job_settings import JobSettings
+from sparsejax.training.logs import read_log
+from sparsejax.training.processes import check_same, joined, start_processes
+from sparsejax.training.recipes.llama_settings import LlamaSettings
+from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
+from tests.command_line import run
+from tests.training.recipes.runs import DYING_BATCHES, check_same_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +28,7 @@ import sys
 from sparsejax.training.processes import end_processes, start_processes
 
 coordinator, process_id, num_processes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-start_processes(coordinator, num_processes, process_id, start_seconds=60, peer_seconds=10)
+start_processes(coordinator, num_processes, process_id, start_seconds=200, peer_seconds=200)
 """
 
 SUM = """
@@ -36,6 +44,86 @@ assert gathered({"x": numbers})["x"].tolist() == list(range(8))
 print("sum", float(jax.jit(jax.numpy.sum)(numbers)), jax.device_count())
 end_processes()
 """
+
+TRAIN = """
+from pathlib import Path
+from tests.training.test_processes import train
+
+train(sys.argv[4], Path(sys.argv[5]), devices=int(sys.argv[6]))
+end_processes()
+"""
+
+COMMAND = """
+import os, sys
+
+coordinator, process_id, num_processes, *arguments = sys.argv[1:]
+if process_id == "1":
+    {dying}
+from sparsejax.cli import main
+
+told = ["--coordinator", coordinator, "--process-id", process_id, "--num-processes", num_processes]
+main(["train", "ten", *arguments, "--distributed", *told, "--peer-seconds", "20", "--no-plots", "--quiet"])
+"""
+
+FAMILIES = ("ten", "llama", "sprout", "force_field", "ultra_sparse")
+TEN = {
+    "steps": 6,
+    "batch_size": 8,
+    "seq_len": 8,
+    "model_option": ("dim=8", "n_layers=1", "num_eigenstates=4", "n_heads=2", "short_conv=0"),
+    "validate_every": 3,
+    "save_every": 2,
+    "accumulate": 1,
+}
+LLAMA = {"d_model": 16, "d_ff": 32, "n_layers": 1, "n_heads": 2, "steps": 4, "seq_len": 8, "format": "f32"}
+SEARCH = {"seeds": 4, "steps": 200, "hidden_size": 3, "problem_option": ("samples=60",), "baselines": False}
+
+
+def settings(family: str, folder: Path, devices: int, **options):
+    """Those of a few steps; data lie beside the folder. Llama's matrices are cut in two."""
+    quiet = {"plots": False, "quiet": True, **options}
+    if family == "ultra_sparse":
+        return UltraSparseSettings(out=folder, devices=devices, **SEARCH, **quiet)
+    if family == "force_field":
+        from tests.training.recipes import test_force_field as toy
+
+        few = {**toy.TOY, "epochs": 1, "batch_size": 8, **quiet}
+        return toy.ForceFieldSettings(
+            data=folder.parent / "toy.h5", checkpoint_dir=folder, devices=devices, **few
+        )
+    text = folder.parent / "text.txt"
+    if family == "llama":
+        cut = 2 if devices > 1 else 1
+        return LlamaSettings(
+            data=text, out=folder, devices=devices // cut, model_devices=cut, **LLAMA, **quiet
+        )
+    if family == "sprout":
+        from tests.training.recipes import test_sprout as toy
+
+        few = {"steps": 4, "sparsity_warmup_steps": 2, "warmup_steps": 1, **quiet}
+        return toy.settings_of(data=text, out=folder, devices=devices, **few)
+    from tests.training.recipes.test_ten import TenSettings
+
+    return TenSettings(data=text, out=folder, devices=devices, **TEN, **quiet)
+
+
+def train(families: str, folder: Path, devices: int, **options) -> None:
+    """Train them one after the other, in this process or by all of its job."""
+    for family in families.split():
+        recipe = import_module(f"sparsejax.training.recipes.{family}")
+        recipe.train(recipe.prepare(settings(family, folder / family, devices, **options)))
+
+
+def prepared(folder: Path) -> Path:
+    """The folder, made, with the data of all families."""
+    from sparsejax.models.force_field.dataset_sources import write_dataset
+    from tests.training.recipes.test_force_field import SAMPLES
+    from tests.training.recipes.test_sprout import TEXT
+
+    folder.mkdir()
+    (folder / "text.txt").write_text(TEXT)
+    write_dataset(SAMPLES, folder / "toy.h5")
+    return folder
 
 
 def free_port() -> int:
@@ -114,3 +202,56 @@ def test_impossible_jobs_are_refused(arguments, told):
 def test_a_port_that_nobody_answers_at_is_told():
     with pytest.raises(RuntimeError, match="process 0 did not answer within 1 s"):
         start_processes(f"localhost:{free_port()}", 2, 1, start_seconds=1)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The runs of one process with one device."""
+    pytest.importorskip("grain")
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("h5py")
+    folder = prepared(tmp_path_factory.mktemp("whole") / "one")
+    train(" ".join(FAMILIES), folder, devices=1)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "families"), [(2, FAMILIES), (4, ("ten",))])
+def test_losses_of_several_processes_are_those_of_one(processes, families, whole, tmp_path):
+    folder = prepared(tmp_path / "several")
+    arguments = " ".join(families), str(folder), str(2 * processes)
+    outputs(start_job(START + TRAIN, processes, *arguments))
+    for family in families:
+        if family != "ultra_sparse":
+            check_same_run(folder / family, whole / family, rel=1e-5, abs=1e-5)
+            continue
+        here, there = (read_log(place / family / "log.csv") for place in (folder, whole))
+        for name, values in there.items():
+            np.testing.assert_allclose(here[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_which_another_number_of_processes_continues(whole, tmp_path):
+    folder = prepared(tmp_path / "killed")
+    dying = DYING_BATCHES.format(module="sparsejax.training.text_run", step=3).replace("\n", "\n    ")
+    options = {**TEN, "data": folder / "text.txt", "out": folder / "ten"}
+    networks = options.pop("model_option")
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    flags += [f"--model-option={option}" for option in networks]
+    living, dead = start_job(COMMAND.format(dying=dying), 2, *flags)
+    assert dead.wait(timeout=240) == -9
+    _, told = living.communicate(timeout=60)
+    assert living.returncode == 1
+    assert told.splitlines()[-1].startswith("sparsejax: process 0 of 2 ends, as another one is gone: start")
+    train("ten", folder, devices=1, resume=True)
+    check_same_run(folder / "ten", whole / "ten", rel=1e-5, abs=1e-5)
+
+
+def test_settings_of_a_job_belong_to_distributed_trainings(capsys, tmp_path):
+    with pytest.raises(ValueError, match="are for a training with --distributed"):
+        joined(JobSettings(process_id=1))
+    told = ["--data", tmp_path, "--out", tmp_path / "run", "--distributed", "--coordinator", "localhost:1"]
+    assert run(["train", "ten", *told]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.endswith("belong together: give all three or none")
+    check_same("one process cannot differ from itself", {"seed": 1})

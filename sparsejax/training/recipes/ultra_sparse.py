@@ -36,9 +36,11 @@ from sparsejax.models.ultra_sparse.trainers import Chosen, build_search, trainer
 from sparsejax.training import loop
 from sparsejax.training.checksums import checksum
 from sparsejax.training.errors import RunError
+from sparsejax.training.job_log import job_log
 from sparsejax.training.logs import LOG_FILE, RoundLog
 from sparsejax.training.metrics import mean_interval
 from sparsejax.training.options import check_options, parse_options
+from sparsejax.training.processes import gathered, is_first_process, told_losses
 from sparsejax.training.progress import shown_progress, style_of
 from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
 from sparsejax.training.run_folder import (
@@ -174,7 +176,6 @@ def prepare(settings: UltraSparseSettings) -> Prepared:
         "net": config.to_json(),
         "seeds": settings.seeds,
         "seed": settings.seed,
-        "devices": settings.devices,
     }
     found = standing(settings.out, identity, resume=settings.resume)
     return Prepared(settings, problem, chosen, goal, held_out, mesh, identity, found, notes)
@@ -196,11 +197,11 @@ def train(run: Prepared) -> Trained:
       OSError: the folder cannot be written.
     """
     facts = {"rounds": run.rounds, "proposals_per_round": run.chosen.proposals_per_round}
-    with opened_run(run.folder, run.identity, facts):
+    with told_losses(), opened_run(run.folder, run.identity, facts):
         states, seconds = _trained_states(run)
         report = _reported(run, _best_nets(run, states))
         plots: tuple[Path, ...] = ()
-        if run.settings.plots:
+        if run.settings.plots and is_first_process():
             from sparsejax.plots.ultra_sparse import draw_folder
 
             plots = draw_folder(run.folder)
@@ -225,7 +226,7 @@ def _trained_states(run: Prepared) -> tuple[Any, float]:
         run.settings.trainer, start=before.rounds, stop=run.rounds, style=style_of(run.settings)
     )
     with (
-        RoundLog(run.folder / LOG_FILE, [*columns, "temperature"], before.rounds) as log,
+        job_log(lambda: RoundLog(run.folder / LOG_FILE, [*columns, "temperature"], before.rounds)) as log,
         progress as update,
     ):
 
@@ -298,7 +299,8 @@ def _columns(name: str) -> tuple[str, ...]:
 
 
 def _best_nets(run: Prepared, states: Any) -> dict[int, Params]:
-    params = jax.device_get(jax.jit(jax.vmap(lambda state: run.chosen.search.best(state)[0]))(states))
+    best = jax.jit(jax.vmap(lambda state: run.chosen.search.best(state)[0]))
+    params = jax.device_get(gathered(best(states)))
     first = run.settings.seed
     return {
         first + number: jax.tree.map(lambda leaf, number=number: jnp.asarray(leaf[number]), params)
@@ -307,13 +309,15 @@ def _best_nets(run: Prepared, states: Any) -> dict[int, Params]:
 
 
 def _reported(run: Prepared, nets: Mapping[int, Params]) -> Report:
-    """The report, written with the best net."""
+    """The report, which the first process writes with the best net; only there it has baselines."""
     beside: tuple[Baseline, ...] = ()
-    if run.settings.baselines:
+    if run.settings.baselines and is_first_process():
         key = jax.random.key(run.settings.seed)
         size = run.config.num_parameters
         beside = baselines(key, run.problem, hidden_size=run.settings.hidden_size, max_nonzeros=size)
     report = evaluate_seeds(run.problem, run.config, nets, beside)
+    if not is_first_process():
+        return report
     save(_checkpoint(run, nets[report.chosen], report), run.folder / BEST)
     true = run.problem.true_features
     names = None if true is None else [run.problem.feature_names[column] for column in true]
