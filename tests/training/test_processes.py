@@ -206,13 +206,18 @@ def test_a_port_that_nobody_answers_at_is_told():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The runs of one process with one device."""
+    """Where the runs of one process with one device are, each trained when it is asked for."""
     pytest.importorskip("grain")
     pytest.importorskip("tokenizers")
     pytest.importorskip("h5py")
     folder = prepared(tmp_path_factory.mktemp("whole") / "one")
-    train(" ".join(FAMILIES), folder, devices=1)
-    return folder
+
+    def of(family: str) -> Path:
+        if not (folder / family).exists():
+            train(family, folder, devices=1)
+        return folder / family
+
+    return of
 
 
 @pytest.mark.slow
@@ -223,9 +228,9 @@ def test_losses_of_several_processes_are_those_of_one(processes, families, whole
     outputs(start_job(START + TRAIN, processes, *arguments))
     for family in families:
         if family != "ultra_sparse":
-            check_same_run(folder / family, whole / family, rel=1e-5, abs=1e-5)
+            check_same_run(folder / family, whole(family), rel=1e-5, abs=1e-5)
             continue
-        here, there = (read_log(place / family / "log.csv") for place in (folder, whole))
+        here, there = (read_log(place / "log.csv") for place in (folder / family, whole(family)))
         for name, values in there.items():
             np.testing.assert_allclose(here[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
 
@@ -239,12 +244,14 @@ def test_a_killed_process_ends_the_job_which_another_number_of_processes_continu
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     flags += [f"--model-option={option}" for option in networks]
     living, dead = start_job(COMMAND.format(dying=dying), 2, *flags)
-    assert dead.wait(timeout=240) == -9
-    _, told = living.communicate(timeout=60)
+    with living, dead:
+        dead.communicate(timeout=240)
+        _, told = living.communicate(timeout=60)
+    assert dead.returncode == -9
     assert living.returncode == 1
     assert told.splitlines()[-1].startswith("sparsejax: process 0 of 2 ends, as another one is gone: start")
     train("ten", folder, devices=1, resume=True)
-    check_same_run(folder / "ten", whole / "ten", rel=1e-5, abs=1e-5)
+    check_same_run(folder / "ten", whole("ten"), rel=1e-5, abs=1e-5)
 
 
 def test_settings_of_a_job_belong_to_distributed_trainings(capsys, tmp_path):
