@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
 from sparsejax.models.ultra_sparse.evolve.objective import Objective
@@ -111,7 +111,8 @@ def run_chains(
       hyper: what the algorithm's numbers are.
       chains: independent runs, as the leading axis of every array of the result; None makes one without
         that axis.
-      mesh: devices to spread the chains over, along the mesh's first axis; chains do not communicate.
+      mesh: devices to spread the chains over, along the mesh's first axis; they may be of several processes,
+        which all make the same call. Chains do not communicate; at the end every device gets all results.
 
     Raises:
       ValueError: the net does not fit the batch, or the chains do not divide among the devices.
@@ -163,4 +164,5 @@ def _run_sharded(keys: jax.Array, search: Search, goal: Objective, hyper: Any, m
 
     specs = (along, whole, whole)
     spread = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=along, check_vma=False)
-    return spread(keys, goal, hyper)
+    # Nets are small, and a process can read only what is on devices of its own.
+    return jax.lax.with_sharding_constraint(spread(keys, goal, hyper), NamedSharding(mesh, whole))
