@@ -9,14 +9,16 @@ from typing import Any
 import flax.struct
 import numpy as np
 
-from sparsejax.models.force_field.neighbors import Neighbors, all_pairs, edge_list, rows_from_edges
+from sparsejax.models.force_field.neighbors import EdgeList, Neighbors, all_pairs, edge_list, rows_from_edges
 from sparsejax.models.force_field.structure import Structure
 
 BLOCKS = (4, 8, 12, 16, 20, 24, 32, 48, 64)
 """Atoms that molecules are padded to; larger ones get lists of neighbours."""
 
+MOST_ATOMS = 1024
+"""Of molecules computed together, padding included."""
+
 _SLOTS = 8  # slots of a list come in such steps
-_MOST_ATOMS = 1024  # of molecules computed together
 
 
 @flax.struct.dataclass
@@ -57,17 +59,24 @@ def pack(
     """
     groups: dict[int, list[int]] = {}
     for place, structure in enumerate(structures):
-        if structure.periodic or structure.num_atoms > BLOCKS[-1]:
-            yield _with_list(structure, cutoff, dtype), [place]
+        block = block_of(structure)
+        if block is None:
+            yield in_lists([structure], cutoff, dtype)[0], [place]
             continue
-        block = next(block for block in BLOCKS if structure.num_atoms <= block)
         groups.setdefault(block, []).append(place)
     for block, places in groups.items():
-        together = max(1, _MOST_ATOMS // block)
+        together = max(1, MOST_ATOMS // block)
         for at in range(0, len(places), together):
             some = places[at : at + together]
             graphs = together if len(places) > together else 1 << (len(places) - 1).bit_length()
             yield in_blocks([structures[place] for place in some], block, dtype, graphs=graphs), some
+
+
+def block_of(structure: Structure) -> int | None:
+    """Atoms that a molecule is padded to; None for what repeats or is larger, which gets a list."""
+    if structure.periodic or structure.num_atoms > BLOCKS[-1]:
+        return None
+    return next(block for block in BLOCKS if structure.num_atoms <= block)
 
 
 def in_blocks(
@@ -101,28 +110,52 @@ def in_blocks(
     )
 
 
-def _with_list(structure: Structure, cutoff: float, dtype: Any) -> Packed:
-    edges = edge_list(structure, cutoff)
-    atoms = structure.num_atoms
-    padded = _padded(atoms)
-    most = int(np.bincount(edges.receivers, minlength=1).max(initial=0))
-    slots = max(_SLOTS, math.ceil(most / _SLOTS) * _SLOTS)
-    species = np.zeros(padded, np.int32)
-    positions = np.zeros((padded, 3), dtype)
+def in_lists(structures: Sequence[Structure], cutoff: float, dtype: Any = np.float32) -> list[Packed]:
+    """Structures with lists of neighbours, each alone, all with the rows and slots of the largest.
+
+    Args:
+      structures: checked; either all repeat or none does.
+      cutoff: A.
+      dtype: of positions and cells.
+    """
+    edges = [edge_list(structure, cutoff) for structure in structures]
+    rows = max(padded(structure.num_atoms) for structure in structures)
+    slots = max(_slots(own) for own in edges)
+    return [
+        _with_list(structure, rows_from_edges(own, rows, slots=slots), dtype)
+        for structure, own in zip(structures, edges, strict=True)
+    ]
+
+
+def _with_list(structure: Structure, neighbors: Neighbors, dtype: Any) -> Packed:
+    rows, atoms = len(neighbors.mask), structure.num_atoms
+    species = np.zeros(rows, np.int32)
+    positions = np.zeros((rows, 3), dtype)
     species[:atoms], positions[:atoms] = structure.species, structure.positions - structure.positions.mean(0)
     cell = structure.cell if structure.periodic and structure.cell is not None else None
     return Packed(
         species,
         positions,
-        rows_from_edges(edges, padded, slots=slots),
-        np.zeros(padded, np.int32),
+        neighbors,
+        np.zeros(rows, np.int32),
         None if cell is None else cell[None].astype(dtype),
         np.zeros(1, np.int32),
         np.array([atoms], np.int32),
     )
 
 
-def _padded(atoms: int) -> int:
-    """Rows for so many atoms: at most an eighth more."""
-    step = max(1, 1 << max(0, atoms.bit_length() - 4))
-    return math.ceil(atoms / step) * step
+def padded(count: int) -> int:
+    """Rows for so many atoms, or for so many molecules: at most an eighth more.
+
+    Example:
+      >>> [padded(count) for count in (7, 100, 1000)]
+      [7, 104, 1024]
+    """
+    step = max(1, 1 << max(0, count.bit_length() - 4))
+    return math.ceil(count / step) * step
+
+
+def _slots(edges: EdgeList) -> int:
+    """Slots of the fullest row, in steps."""
+    most = int(np.bincount(edges.receivers, minlength=1).max(initial=0))
+    return max(_SLOTS, math.ceil(most / _SLOTS) * _SLOTS)

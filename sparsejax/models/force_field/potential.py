@@ -188,25 +188,50 @@ class ForceField:
         results: list[Prediction | None] = [None] * len(structures)
         for packed, places in pack(structures, self.config.cutoff, self.dtype):
             stress = packed.cell is not None and bool(structures[places[0]].pbc.all())
-            found = jax.device_get(_predict(self.config, stress, self.params, self.filters, packed))
+            found = jax.device_get(predict_packed(self.config, stress, self.params, self.filters, packed))
             for number, place in enumerate(places):
-                results[place] = _unpacked(found, packed, number)
+                results[place] = checked(unpacked(found, packed, number))
         return [result for result in results if result is not None]
 
 
-def _unpacked(found: Prediction, packed: Packed, number: int) -> Prediction:
+def unpacked(found: Prediction, packed: Packed, number: int) -> Prediction:
+    """The prediction of one of the structures that were packed together."""
     atoms = slice(packed.starts[number], packed.starts[number] + packed.counts[number])
-    energy, forces = found.energy[number], found.forces[atoms]
-    if not (np.isfinite(energy) and np.isfinite(forces).all()):
-        raise ValueError("the energy or a force is no number: atoms are too close for the network's range")
     stress = None if found.stress is None else found.stress[number]
-    return Prediction(energy, forces, stress, found.atomic_energies[atoms])
+    return Prediction(found.energy[number], found.forces[atoms], stress, found.atomic_energies[atoms])
+
+
+def checked(prediction: Prediction, *, name: str = "") -> Prediction:
+    """The same prediction, if it is one.
+
+    Args:
+      prediction: of one structure.
+      name: what the message calls the structure; without one it does not call it.
+
+    Raises:
+      ValueError: the energy or a force is NaN or infinite.
+    """
+    if not (np.isfinite(prediction.energy) and np.isfinite(prediction.forces).all()):
+        told = f"{name}: " if name else ""
+        raise ValueError(
+            f"{told}the energy or a force is no number: atoms are too close for the network's range"
+        )
+    return prediction
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _predict(
+def predict_packed(
     config: ForceFieldConfig, stress: bool, params: Params, filters: Filters | None, packed: Packed
 ) -> Prediction:
+    """The prediction of structures packed together, padding included, compiled once per shape.
+
+    Args:
+      config: sizes and kind.
+      stress: compute it; needs cells.
+      params: of `StudentForceField`.
+      filters: see `atomic_energies`.
+      packed: from `sparsejax.models.force_field.packing`.
+    """
     return predict_rows(
         config,
         params,

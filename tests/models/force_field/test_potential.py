@@ -236,7 +236,7 @@ def test_two_hundred_molecules_compile_at_most_eight_programs():
     with compilations() as counts:
         found = chosen.predict(molecules)
     assert len(found) == 200
-    assert 1 <= counts["_predict"] <= 8
+    assert 1 <= counts["predict_packed"] <= 8
     assert BLOCKS[-1] == 64
 
 
