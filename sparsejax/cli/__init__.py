@@ -14,7 +14,7 @@ import tyro
 from sparsejax.checkpoint.errors import CheckpointError
 from sparsejax.cli.arguments import UserError
 from sparsejax.cli.files import convert, demo, inspect, verify
-from sparsejax.cli.force_field import benchmark, label, md, validate
+from sparsejax.cli.force_field import benchmark, label, md, screen, validate
 from sparsejax.cli.networks import bench, fill_mask, generate, plot, train
 from sparsejax.cli.sparse_inference import calibrate, with_family
 from sparsejax.version import __version__
@@ -48,6 +48,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "fill-mask": fill_mask,
     "md": md,
+    "screen": screen,
     "validate": validate,
     "benchmark": benchmark,
     "plot": plot,

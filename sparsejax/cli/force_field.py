@@ -7,6 +7,7 @@ from pathlib import Path
 from sparsejax.cli.arguments import one_line, overrides_of
 from sparsejax.training.recipes.force_field_checks_settings import BenchmarkSettings, ValidateSettings
 from sparsejax.training.recipes.force_field_md_settings import MdSettings
+from sparsejax.training.recipes.force_field_screen_settings import ScreenSettings
 
 
 def label(
@@ -64,6 +65,21 @@ def md(settings: MdSettings) -> None:
     with one_line(ValueError, FloatingPointError):
         for line in told_dynamics(settings, overrides_of(settings.override)):
             print(line)
+
+
+def screen(settings: ScreenSettings) -> None:
+    """Compute energies and forces of all structures of a file, on the devices of one or several processes."""
+    from sparsejax.training import processes
+    from sparsejax.training.errors import RunError
+    from sparsejax.training.recipes.force_field_screen import told_screening
+
+    with one_line(ValueError, RuntimeError):
+        settings = processes.joined(settings)
+    with one_line(ValueError, RunError), processes.told_losses():
+        lines = told_screening(settings, overrides_of(settings.override))
+        if processes.is_first_process() and not settings.quiet:
+            print(*lines, sep="\n")
+        processes.end_processes()
 
 
 def validate(settings: ValidateSettings) -> None:
