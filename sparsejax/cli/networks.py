@@ -30,6 +30,7 @@ BenchName = Literal[
     "force_field",
     "force_field_sizes",
     "sparse_inference",
+    "scaling",
 ]
 Recipe = (
     Annotated[UltraSparseSettings, tyro.conf.subcommand("ultra-sparse")]
