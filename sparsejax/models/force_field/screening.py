@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,8 @@ Told = Callable[[int], Any]
 """Called now and then with the structures that this process has done."""
 
 _AXIS = "batches"
+_CALLS = count()
+_LONGEST_WAIT = 24 * 3600 * 1000  # ms; the runtime tells sooner if a process is gone
 _Weights = tuple[Params, Filters | None]
 
 
@@ -236,6 +239,7 @@ def _of_all_processes(
     if len(processes) == 1:
         return own
     from jax.experimental.multihost_utils import process_allgather
+    from orbax.checkpoint.multihost import get_barrier_sync_fn
 
     places = [_places_of(_parts_of(process, devices), rounds) for process in processes]
     lengths = [[_length(structures[place]) for place in some] for some in places]
@@ -244,6 +248,8 @@ def _of_all_processes(
     if mine:
         together = np.concatenate(mine)
         sent[: len(together)] = together
+    # On CPUs a collective gives up on a process that comes half a minute later than the others.
+    get_barrier_sync_fn()(key=f"screened {next(_CALLS)}", timeout_ms=_LONGEST_WAIT)
     found: dict[int, Prediction] = {}
     for some, sizes, vector in zip(places, lengths, process_allgather(sent), strict=True):
         for place, values in zip(some, np.split(vector, np.cumsum(sizes)), strict=False):
