@@ -122,7 +122,7 @@ class Call(NamedTuple):
         top_k = self.sparsity.count(self.neurons)
         return None if top_k is None else self.plan.count(top_k, self.neurons)
 
-    def masked(self, mask: jax.Array | None) -> jax.Array:
+    def masked(self, mask: jax.Array) -> jax.Array:
         """All neurons, those outside of a mask (n, f) set to zero; without the output's bias."""
         bare = self.weights._replace(b_out=None)
         return masked_ffn(self.flat, bare, mask, activation=self.activation)
@@ -145,7 +145,7 @@ def _rows(call: Call) -> jax.Array:
         blocks = mask_indices(mask, count)
         return compute(jnp.repeat(blocks, plan.group or len(flat), axis=0)[: len(flat)])
     most = max(1, int(ROWS * plan.blocks(call.neurons)))
-    return _by_length(mask[0], most, lambda blocks: compute(blocks[None]), lambda: call.masked(None))
+    return _by_length(mask[0], most, lambda blocks: compute(blocks[None]), lambda: _masked(call))
 
 
 def _union(call: Call) -> jax.Array:
