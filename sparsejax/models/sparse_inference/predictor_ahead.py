@@ -20,7 +20,7 @@ class LookAhead:
 
     Attributes:
       predictor: calibrated on pairs of the earlier layer's inputs and this layer's neurons; see `calibrate`
-        with ``ahead``.
+        with ``lag``.
       lag: layers, at least 1.
 
     Example:
