@@ -79,7 +79,7 @@ def _dense_equivalence(model: Any, params: Params, inputs: jax.Array) -> Check:
 
 def _selected_equivalence(model: Any, params: Params, inputs: jax.Array, counts: tuple[int, ...]) -> Check:
     found = [_worst(model, params, inputs, count) for count in counts]
-    worst = max(value for value in found if value is not None)
+    worst = float(np.max([value for value in found if value is not None]))  # max() would lose NaN
     told = ", ".join(f"top_k {count}" for count in counts)
     return Check(
         "sparse equivalence",
@@ -103,8 +103,8 @@ def _worst(model: Any, params: Params, inputs: jax.Array, top_k: int | None) -> 
         used = None if top_k is None else seen.used[number]
         wanted = reference_ffn(config, jax.device_get(own), seen.inputs[number], used)
         size = max(float(np.abs(wanted).max()), float(np.finfo(np.float32).tiny))
-        worst = max(worst, float(np.abs(seen.outputs[number] - wanted).max()) / size)
-    return worst
+        worst = np.maximum(worst, float(np.abs(seen.outputs[number] - wanted).max()) / size)
+    return float(worst)
 
 
 def _approximation(config: SproutFFNConfig, table: QualityTable, place: int) -> Check:

@@ -183,3 +183,14 @@ def test_an_ffn_that_computes_something_else_fails(monkeypatch):
     assert not checks["dense equivalence"].passed
     assert not checks["sparse equivalence"].passed
     assert "0.001" in checks["dense equivalence"].detail
+
+
+def test_an_ffn_whose_outputs_are_nan_fails(monkeypatch):
+    monkeypatch.setattr(equivalence, "reference_ffn", lambda *given: np.nan * reference_ffn(*given))
+    ck = small_ffn()
+    inputs = equivalence._inputs(ck.model)
+    for found in (
+        equivalence._dense_equivalence(ck.model, ck.params, inputs),
+        equivalence._selected_equivalence(ck.model, ck.params, inputs, (3,)),
+    ):
+        assert not found.passed and "difference nan" in found.detail
