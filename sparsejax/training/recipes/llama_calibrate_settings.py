@@ -22,7 +22,8 @@ class LlamaCalibrateSettings:
       fine_tune: steps of gradient descent on which neurons are the best ones, after the closed form; of mlp
         all its steps, 400 if not given.
       active_fraction: of the neurons: what thresholds are fitted to, and what the table tells of.
-      recall: fit thresholds to find this part of the best neurons instead.
+      recall: fit thresholds to find this part of the best neurons instead; generate takes them with
+        --select-by threshold.
       tokens: of the text to read at most.
       context: tokens read together; what the model was trained for, at most 512, if not given.
       held_out: part of the text that is only measured on.

@@ -13,13 +13,14 @@ import jax
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.errors import UnknownFormatError, file_name
 from sparsejax.checkpoint.load import load
+from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.generation import TokenStream, stream
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_source import tokenizer_of
 from sparsejax.models.sparse_inference.plain_ffn import plain_ffn_bytes, with_plain_ffn
 from sparsejax.models.sparse_inference.store_llama import StoredLlama
 from sparsejax.training.recipes.llama_generate_settings import LlamaGenerateSettings
-from sparsejax.training.recipes.llama_predictors import read_predictors
+from sparsejax.training.recipes.llama_predictors import PredictorSet, read_predictors
 from sparsejax.training.run_folder import best_of
 from sparsejax.training.text.pieces import until
 
@@ -52,6 +53,12 @@ def generated_text(
         raise ValueError("--active-fraction needs --predictors DIR, which sparsejax calibrate writes")
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"--active-fraction must be above 0 and at most 1, not {share}")
+    if settings.select_by == "threshold" and (share is not None or settings.predictors is None):
+        raise ValueError(
+            "--select-by threshold takes the thresholds of --predictors DIR, and no --active-fraction"
+        )
+    if settings.select_by == "threshold" and settings.device_budget is not None:
+        raise ValueError("--device-budget takes one count for all blocks; leave --select-by threshold out")
     if any(not text for text in settings.stop):
         raise ValueError("--stop is empty; give a text to end at")
     if not settings.prompt:
@@ -88,11 +95,10 @@ def _network(settings: LlamaGenerateSettings) -> tuple[Checkpoint, dict[str, Any
     if settings.predictors is None:
         return ck, {}
     found = read_predictors(settings.predictors, ck)
-    share = settings.active_fraction or found.active_fraction
     fits = plain_ffn_bytes(ck.config) <= _MOST_PLAIN_BYTES
     if settings.select == "neurons" or (settings.select == "auto" and fits):
         ck = with_plain_ffn(ck)
-    return ck, {"predictors": list(found.each), "active_fraction": share}
+    return ck, {"predictors": list(found.each), **_amount(settings, found)}
 
 
 def byte_count(text: str) -> int:
@@ -132,6 +138,14 @@ def _in_host_memory() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     found: contextlib.AbstractContextManager[Any] = jax.default_device(host)
     return found
+
+
+def _amount(settings: LlamaGenerateSettings, found: PredictorSet) -> dict[str, Any]:
+    """How many neurons: a share of them, or those above each block's threshold."""
+    if settings.select_by == "count":
+        return {"active_fraction": settings.active_fraction or found.active_fraction}
+    wanted = SparsityConfig.with_target_sparsity(1 - found.active_fraction)
+    return {"sparsity": [wanted.calibrated(threshold) for threshold in found.thresholds]}
 
 
 def load_llama(path: Path) -> Checkpoint:

@@ -21,7 +21,10 @@ class LlamaGenerateSettings:
       model: .gguf file, or sparsejax directory of one.
       prompt: text to go on from.
       predictors: directory that ``sparsejax calibrate`` wrote.
-      active_fraction: of the neurons that a token computes; with --predictors.
+      active_fraction: of the neurons that a token computes; with --predictors, by whose own share it is
+        otherwise.
+      select_by: a count of neurons, the same for every token, or the thresholds that ``sparsejax calibrate``
+        found, for its --recall if it was given one: then tokens compute as many as they need.
       select: neurons one by one, or whole blocks of them, as quantised matrices hold them; auto takes single
         ones where their matrices fit into 4 GiB without quantisation.
       device_budget: most memory of the device that neurons take, such as 500MB or 2GB; the others stay in
@@ -41,6 +44,7 @@ class LlamaGenerateSettings:
     prompt: str
     predictors: Path | None = None
     active_fraction: float | None = None
+    select_by: Literal["count", "threshold"] = "count"
     select: Literal["auto", "neurons", "blocks"] = "auto"
     device_budget: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
     max_new_tokens: int = 128

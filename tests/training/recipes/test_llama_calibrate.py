@@ -15,7 +15,7 @@ import sparsejax as sj
 from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_perplexity import perplexity
-from sparsejax.training.recipes import llama_parts
+from sparsejax.training.recipes import llama_generate, llama_parts
 from sparsejax.training.recipes.llama_calibrate import Fit, calibrate_network
 from sparsejax.training.recipes.llama_file import write_llama
 from sparsejax.training.recipes.llama_predictors import read_predictors, write_predictors
@@ -146,6 +146,17 @@ def test_generation_with_all_neurons_is_that_without_predictors(model, calibrate
     assert re.match(r"neurons: \d+\.\d% of \d[\d,]+ asked for were on the device .* of 0.0 MB$", captured.err)
 
 
+def test_generation_by_thresholds_takes_those_of_the_directory(model, calibrated, monkeypatch, capsys):
+    seen, stream = {}, llama_generate.stream
+    monkeypatch.setattr(llama_generate, "stream", lambda *a, **told: seen.update(told) or stream(*a, **told))
+    path = model / "f32.gguf"
+    assert _generated(capsys, path, "--predictors", calibrated, "--select-by", "threshold")
+    thresholds = read_predictors(calibrated, sj.load(path)).thresholds
+    assert tuple(each.threshold for each in seen["sparsity"]) == thresholds
+    assert [each.count(64) for each in seen["sparsity"]] == [None, None]
+    assert "active_fraction" not in seen and len(seen["predictors"]) == 2
+
+
 def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path, capsys):
     path, with_them = model / "f32.gguf", ("--predictors", calibrated)
 
@@ -158,6 +169,12 @@ def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path
     assert "must be above 0 and at most 1, not 0" in told(path, *with_them, "--active-fraction", 0)
     assert "at most 1, not 1.5" in told(path, *with_them, "--active-fraction", 1.5)
     assert "--active-fraction needs --predictors" in told(path, "--active-fraction", 0.5)
+    assert "and no --active-fraction" in told(
+        path, *with_them, "--select-by", "threshold", "--active-fraction", 0.5
+    )
+    assert "thresholds of --predictors DIR" in told(path, "--select-by", "threshold")
+    budget = ("--select-by", "threshold", "--device-budget", "1MB")
+    assert "takes one count for all blocks" in told(path, *with_them, *budget)
     assert "no such directory" in told(path, "--predictors", tmp_path / "none")
     assert "predictors of another model" in told(model / "other.gguf", *with_them)
     assert "has no tokenizer" in told(model / "mute.gguf")
