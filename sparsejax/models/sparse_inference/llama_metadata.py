@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, cast, get_args
+
+import numpy as np
 
 from sparsejax.checkpoint.errors import (
     CorruptFileError,
@@ -12,6 +15,7 @@ from sparsejax.checkpoint.errors import (
     UnknownFormatError,
     shown,
 )
+from sparsejax.checkpoint.gguf import StringArray
 from sparsejax.models.sparse_inference.llama_config import BIASES, Architecture, LlamaConfig
 from sparsejax.models.sparse_inference.llama_names import check_tensors
 from sparsejax.models.sparse_inference.rope import RopeConfig, RopeScaling
@@ -59,6 +63,12 @@ def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) -> Lla
         raise UnknownFormatError(
             f"keys of {head_dim} channels and values of {value_dim}: only equal ones work"
         )
+    layers = read.integer("block_count")
+    if layers > len(tensors):  # before names are made for so many blocks
+        raise CorruptFileError(
+            f"{architecture}.block_count is {layers}; the {len(tensors)} tensors of the file cannot be so "
+            "many blocks"
+        )
     activation = read.text("hidden_activation", "silu")
     try:
         check_activation(activation, gated=True)
@@ -69,7 +79,7 @@ def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) -> Lla
             vocab_size=int(embedding.shape[0]),
             d_model=width,
             d_ff=read.integer("feed_forward_length"),
-            n_layers=read.integer("block_count"),
+            n_layers=layers,
             n_heads=heads,
             n_kv_heads=read.integer("attention.head_count_kv", heads),
             head_dim=head_dim,
@@ -87,10 +97,12 @@ def llama_config(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) -> Lla
     except ValueError as error:
         raise CorruptFileError(f"the metadata give no network: {error}") from error
     check_tensors(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    if len(metadata.get("tokenizer.ggml.tokens", ())) > config.vocab_size:
+    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    if not isinstance(tokens, StringArray | list | tuple):
+        raise CorruptFileError(f"tokenizer.ggml.tokens is {_told(tokens)}; a list of strings is needed")
+    if len(tokens) > config.vocab_size:
         raise ShapeError(
-            f"the tokenizer has {len(metadata['tokenizer.ggml.tokens'])} tokens, 'token_embd.weight' has "
-            f"{config.vocab_size} rows"
+            f"the tokenizer has {len(tokens)} tokens, 'token_embd.weight' has {config.vocab_size} rows"
         )
     return config
 
@@ -151,31 +163,35 @@ class _Reader:
 
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._value(name, default)
-        if isinstance(value, list | tuple) or (hasattr(value, "ndim") and value.ndim):
-            distinct = {int(entry) for entry in value}
-            if len(distinct) != 1:
+        if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+            distinct = {self._finite(name, entry, "a whole number") for entry in value}
+            if len(distinct) > 1:
                 raise UnknownFormatError(
                     f"{self._prefix}.{name} differs between blocks; only equal blocks are supported"
                 )
-            value = distinct.pop()
-        if isinstance(value, bool | str) or int(value) != value:
-            raise CorruptFileError(f"{self._prefix}.{name} is {value!r}; a whole number is needed")
-        return int(value)
+            value = distinct.pop() if distinct else value
+        number = self._finite(name, value, "a whole number")
+        if int(number) != number:
+            raise CorruptFileError(f"{self._prefix}.{name} is {number!r}; a whole number is needed")
+        return int(number)
 
     def number(self, name: str, default: float | None = None) -> float:
-        value = self._value(name, default)
-        if isinstance(value, bool | str | list | tuple):
-            raise CorruptFileError(f"{self._prefix}.{name} is {value!r}; a number is needed")
-        return float(value)
+        return float(self._finite(name, self._value(name, default), "a number"))
 
     def text(self, name: str, default: str) -> str:
         value = self._value(name, default)
         if not isinstance(value, str):
-            raise CorruptFileError(f"{self._prefix}.{name} is {value!r}; a string is needed")
+            raise CorruptFileError(f"{self._prefix}.{name} is {_told(value)}; a string is needed")
         return value
 
     def has(self, name: str) -> bool:
         return f"{self._prefix}.{name}" in self._metadata
+
+    def _finite(self, name: str, value: Any, needed: str) -> int | float:
+        number = value.item() if getattr(value, "ndim", None) == 0 else value
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise CorruptFileError(f"{self._prefix}.{name} is {_told(number)}; {needed} is needed")
+        return number
 
     def _value(self, name: str, default: Any) -> Any:
         value = self._metadata.get(f"{self._prefix}.{name}", default)
@@ -186,13 +202,21 @@ class _Reader:
         return value
 
 
+def _told(value: Any) -> str:
+    """A value for an error's line, whatever it is and however long."""
+    if isinstance(value, StringArray | list | tuple | np.ndarray):
+        return f"a list of {len(value)}"
+    return shown([value])
+
+
 def _architecture(metadata: Mapping[str, Any]) -> Architecture:
     name = metadata.get("general.architecture")
     if name is None:
         raise MissingKeyError("the metadata lack 'general.architecture'; the file does not say what it holds")
-    if name not in get_args(Architecture):
+    if not isinstance(name, str) or name not in get_args(Architecture):
         raise UnknownFormatError(
-            f"the architecture {name!r} is not supported; those that are: {shown(get_args(Architecture))}"
+            f"the architecture {_told(name)} is not supported; those that are: "
+            f"{shown(get_args(Architecture))}"
         )
     return cast(Architecture, name)
 

@@ -73,3 +73,24 @@ def small(alignment: int = 32, version: int = 3) -> bytes:
         entry("no_numbers", "[u16]", []),
     ]
     return file(entries, infos, data, version=version, alignment=alignment)
+
+
+def llama() -> bytes:
+    """A whole network: one block of width 4, 3 tokens."""
+    wide, square = (4,), (4, 4)
+    shapes = {"token_embd": (4, 3), "output_norm": wide, "blk.0.attn_norm": wide, "blk.0.ffn_norm": wide}
+    matrices = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    shapes |= {f"blk.0.{name}": square for name in matrices}
+    data, infos = b"", []
+    for name, dims in shapes.items():
+        infos.append(info(f"{name}.weight", dims, 0, len(data)))
+        raw = np.linspace(-1, 1, int(np.prod(dims)), dtype=np.float32).tobytes()
+        data += raw + bytes(-len(raw) % 32)
+    sizes = {"embedding_length": 4, "block_count": 1, "feed_forward_length": 4, "attention.head_count": 1}
+    entries = [entry("general.architecture", "str", "llama")]
+    entries += [entry(f"llama.{name}", "u32", value) for name, value in sizes.items()]
+    entries += [
+        entry("llama.attention.layer_norm_rms_epsilon", "f32", 1e-5),
+        entry("tokenizer.ggml.tokens", "[str]", ["a", "b", "c"]),
+    ]
+    return file(entries, infos, data)

@@ -31,8 +31,8 @@ _NUMBERS = (*_EDGES, (1 << 64) - 1, (1 << 64) - 32)
 
 
 def corpus() -> list[bytes]:
-    """Whole files: two of our own, and the small golden one where there are any."""
-    files = [forge.small(), forge.small(64, 2), forge.file([], [])]
+    """Whole files: some of our own, one of them a network, and the small golden one where there are any."""
+    files = [forge.small(), forge.small(64, 2), forge.file([], []), forge.llama()]
     if golden.AVAILABLE:
         files.append(golden.path("sparse_inference", "tiny_a.gguf").read_bytes())
     return files

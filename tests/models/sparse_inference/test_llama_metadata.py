@@ -12,6 +12,7 @@ from sparsejax.checkpoint.errors import (
     UnexpectedKeyError,
     UnknownFormatError,
 )
+from sparsejax.checkpoint.gguf import StringArray
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_metadata import llama_config, llama_metadata
 from sparsejax.models.sparse_inference.llama_names import parameter_path, tensor_name, tensor_places
@@ -78,6 +79,22 @@ def test_defaults_are_those_of_files_that_leave_them_out():
         ({"llama.block_count": 3}, MissingKeyError, "lacks 'blk.2.attn_norm.weight'"),
         ({"llama.block_count": 1}, UnexpectedKeyError, "has 'blk.1.attn_norm.weight'"),
         ({"llama.block_count": "two"}, CorruptFileError, "llama.block_count is 'two'"),
+        ({"llama.block_count": 300_000}, CorruptFileError, "block_count is 300000; the 21 tensors"),
+        ({"llama.block_count": (1 << 32) - 1}, CorruptFileError, "block_count is 4294967295"),
+        ({"llama.block_count": StringArray.of(["a"])}, CorruptFileError, "block_count is a list of 1"),
+        ({"llama.block_count": []}, CorruptFileError, "block_count is a list of 0"),
+        ({"llama.block_count": [2, np.nan]}, CorruptFileError, "block_count is nan; a whole number"),
+        ({"llama.attention.head_count": np.inf}, CorruptFileError, "head_count is inf; a whole number"),
+        (
+            {"llama.attention.layer_norm_rms_epsilon": np.ones(2, np.float32)},
+            CorruptFileError,
+            "layer_norm_rms_epsilon is a list of 2; a number is needed",
+        ),
+        ({"llama.rope.freq_base": np.float32(np.nan)}, CorruptFileError, "rope.freq_base is nan; a number"),
+        ({"llama.hidden_activation": 7}, CorruptFileError, "hidden_activation is 7; a string is needed"),
+        ({"general.architecture": np.ones(3)}, UnknownFormatError, "the architecture a list of 3 is not"),
+        ({"tokenizer.ggml.tokens": 5}, CorruptFileError, "tokenizer.ggml.tokens is 5; a list of strings"),
+        ({"tokenizer.ggml.tokens": "text"}, CorruptFileError, "tokens is 'text'; a list of strings"),
         ({"llama.feed_forward_length": 24}, ShapeError, r"'blk.0.ffn_gate.weight' has shape \(20, 12\)"),
         ({"llama.attention.head_count": 0}, CorruptFileError, "0 heads"),
         ({"llama.attention.head_count_kv": [1, 3]}, UnknownFormatError, "differs between blocks"),
