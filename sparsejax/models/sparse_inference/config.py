@@ -174,10 +174,11 @@ class ModelConfig:
       input_dim: width of the inputs.
       hidden_dim: neurons.
       output_dim: width of the outputs.
-      rank: of the predictor.
+      rank: of the predictor; an FFN has none.
       activation: a name in `ops.sparse_ffn.ACTIVATIONS` or, of gated ones, `GATED_ACTIVATIONS`.
       sparsity: which neurons are computed.
-      quantization: a name in `QUANTIZATIONS`; None keeps the weights as they are.
+      quantization: what the weights are stored as, a name in `QUANTIZATIONS`; None is what they are. It is
+        kept for whoever reads the config: nothing here quantises, and `SparseFFN.of_config` refuses it.
 
     Raises:
       ValueError: sizes below 1, a rank above the narrower side, or names that are not known.

@@ -14,7 +14,7 @@ from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
 from sparsejax.models.sparse_inference.ffn_quantized import of_gate, predicted_quantized_ffn
 from sparsejax.ops.quantized import QuantizedFFN, QuantizedTensor, sparse_quantized_ffn
-from sparsejax.ops.sparse_ffn import FFNWeights, check_activation, dense_ffn, listed_ffn
+from sparsejax.ops.sparse_ffn import GATED_ACTIVATIONS, FFNWeights, check_activation, dense_ffn, listed_ffn
 
 
 class SparseFFN(nn.Module):
@@ -57,19 +57,24 @@ class SparseFFN(nn.Module):
         """With the sizes, the activation and the sparsity of a published config.
 
         Args:
-          config: sizes.
+          config: sizes; its rank is that of a predictor, such as ``LowRankPredictor.init`` takes.
           options: further attributes.
+
+        Raises:
+          ValueError: the config asks for quantised weights, which are parameters and no attribute.
 
         Example:
           >>> SparseFFN.of_config(ModelConfig(8, 32, 4, rank=2)).d_out
           4
         """
-        return cls(
-            config.input_dim,
-            config.hidden_dim,
-            config.output_dim,
-            **{"activation": config.activation, "sparsity": config.sparsity, **options},
-        )
+        if config.quantization not in (None, "f32"):
+            raise ValueError(
+                f"quantization={config.quantization!r}: the weights are parameters; leave it None here and "
+                "give the FFN matrices of the type QuantizedTensor"
+            )
+        gated = config.activation in GATED_ACTIVATIONS
+        own = {"activation": config.activation, "gated": gated, "sparsity": config.sparsity}
+        return cls(config.input_dim, config.hidden_dim, config.output_dim, **{**own, **options})
 
     @nn.compact
     def __call__(

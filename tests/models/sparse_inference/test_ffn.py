@@ -179,6 +179,15 @@ def test_a_config_and_a_predictor_make_the_same_choice_as_scores():
 
 
 def test_compensation_is_added_to_sparse_outputs_alone():
+def test_a_config_sets_gates_and_quantised_weights_are_refused_by_name():
+    config = ModelConfig(4, 10, 3, rank=2, activation="swiglu")
+    assert SparseFFN.of_config(config).gated and not SparseFFN.of_config(ModelConfig(4, 10, 3, rank=2)).gated
+    outputs = SparseFFN.of_config(config).init_with_output(jax.random.key(0), jnp.ones(4))[0]
+    assert outputs.shape == (3,)
+    with pytest.raises(ValueError, match="quantization='q4_0': the weights are parameters"):
+        SparseFFN.of_config(ModelConfig(4, 10, 3, rank=2, quantization="q4_0"))
+
+
     ffn = SparseFFN(4, 10, 3, activation="relu", compensation_rank=2)
     params = dict(jax.jit(ffn.init)(jax.random.key(0), jnp.ones(4))["params"])
     params["compensation"] = {**params["compensation"], "c": jnp.asarray([1.0, 2.0, 3.0])}
