@@ -43,22 +43,24 @@ def choose_path(tokens: int, part: float, *, shared: bool = False) -> Path:
       shared: the tokens compute the same neurons.
 
     Returns:
-      "dense" where nothing would be saved: then all neurons are computed and none is dropped. "masked" where
-      tokens choose for themselves, too many to read rows for: it keeps their choices, and costs what dense
-      does and the choice.
+      "dense" where all neurons are chosen. Where reading some would save nothing, "masked": the products of
+      "dense", in its time but for that of the choice, and none of the neurons that were not chosen. So what
+      a token gives does not depend on how many there are.
 
     Example:
       >>> choose_path(1, 0.1), choose_path(1, 0.9), choose_path(512, 0.5, shared=True)
-      ('rows', 'dense', 'shared')
+      ('rows', 'masked', 'shared')
     """
     if backends.platform() != "cpu":
         return "dense" if part >= 1 else "rows" if tokens == 1 else "shared" if shared else "masked"
+    if part >= 1:
+        return "dense"
     if shared and tokens > 1:
-        return "shared" if part <= SHARED else "dense"
+        return "shared" if part <= SHARED else "masked"
     if tokens == 1:
-        return "rows" if part <= ROWS else "dense"
+        return "rows" if part <= ROWS else "masked"
     few = tokens <= UNION_TOKENS and union_part(tokens, part) <= UNION
-    return "union" if few else "dense" if part >= 1 else "masked"
+    return "union" if few else "masked"
 
 
 def union_part(tokens: int, part: float) -> float:

@@ -54,8 +54,7 @@ def predicted_ffn(
       strict: refuse NaN scores and an empty choice; only outside of jit.
 
     Returns:
-      (*b, o) in the dtype of ``inputs``. Where ``plan.path`` is "auto" and nothing would be saved, it is the
-      output of all neurons. A token that chooses none gets ``b_out``. Scores get no gradient.
+      (*b, o) in the dtype of ``inputs``. A token that chooses none gets ``b_out``. Scores get no gradient.
 
     Raises:
       ValueError: shapes that do not fit, an unknown activation, a top_k above f; in strict mode NaN scores or

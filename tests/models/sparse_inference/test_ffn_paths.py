@@ -132,6 +132,7 @@ def test_plans_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="block_size must be a whole number of at least 1, not 0"):
         FFNPlan(block_size=0)
     with pytest.raises(ValueError, match="no path 'fast'"):
+    assert choose_path(1, 0.9) == choose_path(512, 0.9, shared=True) == "masked"  # dense drops nothing
         FFNPlan(path="fast")
 
 
