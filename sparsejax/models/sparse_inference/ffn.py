@@ -95,11 +95,11 @@ class SparseFFN(nn.Module):
           predictor: anything with ``scores(inputs)``, instead of scores.
           indices: integers (k,) or (*b, k), the neurons themselves; one listed twice counts twice.
           sparsity: how many neurons scores choose; None is the attribute.
-          strict: refuse empty choices, NaN scores and indices out of range; only outside of jit.
+          strict: refuse empty choices and indices out of range; only outside of jit.
 
         Raises:
           ValueError: shapes that do not fit, two ways to say which neurons, scores without a sparsity, an
-            unknown activation; in strict mode NaN scores or an empty choice.
+            unknown activation, NaN scores (outside of jit); in strict mode an empty choice.
           IndexError: in strict mode, an index out of range.
         """
         check_activation(self.activation, gated=self.gated)
@@ -129,6 +129,7 @@ class SparseFFN(nn.Module):
                 activation=self.activation,
                 plan=None if self.plan == FFNPlan() else self.plan,
                 fitted=fitted,
+                strict=strict,
             )
         return predicted_ffn(
             inputs,

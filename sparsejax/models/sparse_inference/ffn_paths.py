@@ -7,12 +7,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sparsejax.models.sparse_inference.compensation import Compensation, compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.crossover import ROWS, UNION, choose_path
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, choice_mask, chosen
+from sparsejax.models.sparse_inference.ffn_plan import (
+    FFNPlan,
+    check_scores,
+    check_strictly,
+    choice_mask,
+    chosen,
+)
 from sparsejax.ops.sparse_ffn import (
     FFNWeights,
     block_neurons,
@@ -57,8 +62,8 @@ def predicted_ffn(
       (*b, o) in the dtype of ``inputs``. A token that chooses none gets ``b_out``. Scores get no gradient.
 
     Raises:
-      ValueError: shapes that do not fit, an unknown activation, a top_k above f; in strict mode NaN scores or
-        a token without neurons.
+      ValueError: shapes that do not fit, an unknown activation, a top_k above f, NaN scores (outside of jit);
+        in strict mode a token without neurons.
 
     Example:
       >>> weights = FFNWeights(jnp.ones((4, 2)), jnp.ones((4, 2)))
@@ -74,8 +79,9 @@ def predicted_ffn(
     flat, marks = inputs.reshape(-1, inputs.shape[-1]), scores.reshape(-1, neurons)
     if len(flat) == 0:
         return jnp.zeros((*inputs.shape[:-1], weights.w_out.shape[1]), inputs.dtype)
+    check_scores(marks)
     if strict:
-        _check_strictly(marks, sparsity, plan)
+        check_strictly(marks, sparsity, plan)
     call = Call(flat, weights, marks, sparsity, activation, plan)
     part = 0.0 if call.quota is None else call.quota / plan.blocks(neurons)
     shared = len(flat) > 1 and plan.groups(len(flat)) < len(flat)
@@ -199,16 +205,3 @@ def _check(inputs: jax.Array, weights: FFNWeights, scores: jax.Array, activation
         raise ValueError(f"scores must have shape {(*inputs.shape[:-1], neurons)}, not {scores.shape}")
     check_weights(weights)
     check_activation(activation, gated=weights.w_gate is not None)
-
-
-def _check_strictly(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> None:
-    if isinstance(scores, jax.core.Tracer):
-        raise ValueError("strict needs scores with values; call it outside of jit, or without strict")
-    if np.isnan(np.asarray(scores)).any():
-        raise ValueError("the scores hold NaN; check the inputs and the predictor's matrices")
-    empty = ~np.asarray(chosen(scores, sparsity, plan)).any(axis=-1)
-    if empty.any():
-        raise ValueError(
-            f"no active neurons for token {int(np.argmax(empty))}: no score exceeds the threshold "
-            f"{sparsity.threshold}"
-        )

@@ -7,6 +7,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparsejax.models.sparse_inference.config import SparsityConfig, check_count
 from sparsejax.models.sparse_inference.crossover import Path
@@ -131,4 +132,44 @@ def _in_blocks(scores: jax.Array, plan: FFNPlan, fill: float) -> jax.Array:
     size, groups, blocks = plan.group or tokens, plan.groups(tokens), plan.blocks(neurons)
     padding = ((0, groups * size - tokens), (0, blocks * plan.block_size - neurons))
     padded = jnp.pad(scores, padding, constant_values=fill)
+def check_scores(scores: jax.Array) -> None:
+    """Refuse NaN scores, unless they are traced: those count as the largest, and exceed no threshold.
+
+    Args:
+      scores: of any shape.
+
+    Raises:
+      ValueError: there are some.
+
+    Example:
+      >>> check_scores(jnp.array([0.0, jnp.nan]))
+      Traceback (most recent call last):
+      ValueError: the scores hold NaN; check the inputs and the predictor's matrices
+    """
+    if not isinstance(scores, jax.core.Tracer) and np.isnan(np.asarray(scores)).any():
+        raise ValueError("the scores hold NaN; check the inputs and the predictor's matrices")
+
+
+def check_strictly(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> None:
+    """Refuse NaN scores and tokens that choose no neuron.
+
+    Args:
+      scores: (n, f), not traced.
+      sparsity: how many, or from which score on.
+      plan: of the choice.
+
+    Raises:
+      ValueError: names the first such token, or the scores are traced.
+    """
+    if isinstance(scores, jax.core.Tracer):
+        raise ValueError("strict needs scores with values; call it outside of jit, or without strict")
+    check_scores(scores)
+    empty = ~np.asarray(chosen(scores, sparsity, plan)).any(axis=-1)
+    if empty.any():
+        raise ValueError(
+            f"no active neurons for token {int(np.argmax(empty))}: no score exceeds the threshold "
+            f"{sparsity.threshold}"
+        )
+
+
     return padded.reshape(groups, size, blocks, plan.block_size)

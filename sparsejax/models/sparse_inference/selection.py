@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, choice_mask, chosen
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, check_scores, choice_mask, chosen
 from sparsejax.ops.sparse_ffn import mask_indices, top_k_indices
 
 
@@ -122,8 +122,7 @@ def _mask_of_one(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> 
 def _check(scores: jax.Array) -> None:
     if scores.ndim == 0 or scores.shape[-1] == 0:
         raise ValueError(f"scores of shape {scores.shape} are of no neurons")
-    if not isinstance(scores, jax.core.Tracer) and np.isnan(np.asarray(scores)).any():
-        raise ValueError("the scores hold NaN; check the inputs and the predictor's matrices")
+    check_scores(scores)
 
 
 def _check_some(found: np.ndarray, sparsity: SparsityConfig, *, strict: bool) -> None:

@@ -145,6 +145,7 @@ def test_lists_and_indices_without_a_neuron_give_the_bias_under_jit():
         (ValueError, r"scores must have shape \(10,\)", {"scores": jnp.ones(9)}),
         (ValueError, "scores choose nothing", {"scores": jnp.ones(10), "sparsity": None}),
         (ValueError, "the scores hold NaN", {"scores": jnp.full(10, jnp.nan), "strict": True}),
+        (ValueError, "the scores hold NaN", {"scores": jnp.arange(10.0).at[3].set(jnp.nan)}),
         (ValueError, "only one of them", {"scores": jnp.ones(10), "indices": jnp.asarray([1])}),
         (ValueError, "top_k 11 is more", {"scores": jnp.ones(10), "sparsity": SparsityConfig.with_top_k(11)}),
         (
