@@ -62,6 +62,32 @@ def compensation(inputs: jax.Array, fitted: Compensation) -> jax.Array:
     return jnp.matmul(narrow, fitted.u.T.astype(wide), preferred_element_type=wide) + fitted.c
 
 
+def compensated(
+    outputs: jax.Array, inputs: jax.Array, fitted: Compensation, mask: jax.Array | None = None
+) -> jax.Array:
+    """Outputs of a sparse FFN with what is fitted to its losses; a token that loses nothing gets nothing.
+
+    Args:
+      outputs: (*b, o).
+      inputs: (*b, d) of the FFN.
+      fitted: the map.
+      mask: bool (*b, f) of the neurons that each token computes, where that may be all of them; else None.
+
+    Returns:
+      (*b, o) in the dtype of ``outputs``.
+
+    Example:
+      >>> fitted = Compensation(jnp.zeros((1, 1)), jnp.zeros((1, 2)), jnp.ones(1))
+      >>> mask = jnp.array([[True, True, True], [True, False, True]])
+      >>> compensated(jnp.zeros((2, 1)), jnp.ones((2, 2)), fitted, mask).tolist()
+      [[0.0], [1.0]]
+    """
+    added = compensation(inputs, fitted)
+    if mask is not None:
+        added = jnp.where(mask.all(axis=-1, keepdims=True), 0, added)
+    return (outputs + added).astype(outputs.dtype)
+
+
 def fit_compensation(inputs: Any, dropped: Any, *, rank: int, ridge: float = 1e-3) -> Compensation:
     """The best map of a rank, by least squares, from inputs to what a sparse FFN drops for them.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparsejax.models.sparse_inference.compensation import Compensation, compensation
+from sparsejax.models.sparse_inference.compensation import Compensation, compensated
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.crossover import ROWS, UNION, choose_path
 from sparsejax.models.sparse_inference.ffn_plan import (
@@ -55,8 +55,8 @@ def predicted_ffn(
       sparsity: how many neurons, or from which score on.
       activation: a name in `ops.sparse_ffn.ACTIVATIONS` or, of gated FFNs, `GATED_ACTIVATIONS`.
       plan: blocks, groups of tokens, hot neurons and path; `FFNPlan` of single neurons if None.
-      fitted: added to the outputs, unless all neurons are computed.
-      strict: refuse NaN scores and an empty choice; only outside of jit.
+      fitted: added to the outputs of tokens that compute some neurons, not of those that compute all.
+      strict: refuse a token that chooses none; only outside of jit.
 
     Returns:
       (*b, o) in the dtype of ``inputs``. A token that chooses none gets ``b_out``. Scores get no gradient.
@@ -93,7 +93,8 @@ def predicted_ffn(
         run = _masked  # there is no list that would serve
     outputs = run(call)
     if fitted is not None:
-        outputs = outputs + compensation(flat, fitted)
+        mask = chosen(marks, sparsity, plan) if call.quota is None else None
+        outputs = compensated(outputs, flat, fitted, mask)
     return with_bias(outputs, weights, inputs)
 
 

@@ -69,7 +69,7 @@ class FFNPlan:
         return min(self.blocks(neurons), max(1, round(top_k / self.block_size)))
 
 
-def choice_mask(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> jax.Array:
+def choice_mask(scores: jax.Array, sparsity: SparsityConfig | jax.Array, plan: FFNPlan) -> jax.Array:
     """Which blocks each group of tokens computes.
 
     A count takes those with the largest scores. Where neurons or tokens choose together, the squares of their
@@ -78,7 +78,7 @@ def choice_mask(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> j
 
     Args:
       scores: (n, f) of neurons for tokens.
-      sparsity: how many, or from which score on.
+      sparsity: how many, or from which score on; or an active fraction, which may be traced.
       plan: sizes of blocks and groups.
 
     Returns:
@@ -91,26 +91,32 @@ def choice_mask(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> j
     """
     tokens, neurons = scores.shape
     groups, blocks = plan.groups(tokens), plan.blocks(neurons)
-    top_k = sparsity.count(neurons)
+    top_k = sparsity.count(neurons) if isinstance(sparsity, SparsityConfig) else None
+    above = isinstance(sparsity, SparsityConfig) and top_k is None
     if blocks == neurons and groups == tokens:
         together = scores
-    elif top_k is None:
+    elif above:
         together = _in_blocks(scores, plan, -jnp.inf).max(axis=(1, 3))
     else:
         together = _in_blocks(jnp.square(jax.nn.relu(scores)), plan, 0).sum(axis=1).sum(axis=-1)
     always = jnp.arange(blocks) < -(-plan.hot // plan.block_size)
-    if top_k is None:
-        assert sparsity.threshold is not None
-        return always | (together > sparsity.threshold)
-    return top_k_mask(jnp.where(always, jnp.inf, together), plan.count(top_k, neurons))
+    if isinstance(sparsity, SparsityConfig):
+        if top_k is None:
+            assert sparsity.threshold is not None
+            return always | (together > sparsity.threshold)
+        count: int | jax.Array = plan.count(top_k, neurons)
+    else:
+        wanted = jnp.clip(jnp.round(sparsity * neurons), 1, neurons)
+        count = jnp.clip(jnp.round(wanted / plan.block_size), 1, blocks).astype(jnp.int32)
+    return top_k_mask(jnp.where(always, jnp.inf, together), count)
 
 
-def chosen(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> jax.Array:
+def chosen(scores: jax.Array, sparsity: SparsityConfig | jax.Array, plan: FFNPlan) -> jax.Array:
     """Which neurons each token computes: what every path is held to.
 
     Args:
       scores: (n, f) of neurons for tokens.
-      sparsity: how many, or from which score on.
+      sparsity: as of `choice_mask`.
       plan: of the choice.
 
     Returns:
@@ -126,12 +132,6 @@ def chosen(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -> jax.Ar
     return mask if len(mask) == tokens else jnp.repeat(mask, plan.group or tokens, axis=0)[:tokens]
 
 
-def _in_blocks(scores: jax.Array, plan: FFNPlan, fill: float) -> jax.Array:
-    """(groups, group, blocks, block_size) of (n, f)."""
-    tokens, neurons = scores.shape
-    size, groups, blocks = plan.group or tokens, plan.groups(tokens), plan.blocks(neurons)
-    padding = ((0, groups * size - tokens), (0, blocks * plan.block_size - neurons))
-    padded = jnp.pad(scores, padding, constant_values=fill)
 def check_scores(scores: jax.Array) -> None:
     """Refuse NaN scores, unless they are traced: those count as the largest, and exceed no threshold.
 
@@ -172,4 +172,10 @@ def check_strictly(scores: jax.Array, sparsity: SparsityConfig, plan: FFNPlan) -
         )
 
 
+def _in_blocks(scores: jax.Array, plan: FFNPlan, fill: float) -> jax.Array:
+    """(groups, group, blocks, block_size) of (n, f)."""
+    tokens, neurons = scores.shape
+    size, groups, blocks = plan.group or tokens, plan.groups(tokens), plan.blocks(neurons)
+    padding = ((0, groups * size - tokens), (0, blocks * plan.block_size - neurons))
+    padded = jnp.pad(scores, padding, constant_values=fill)
     return padded.reshape(groups, size, blocks, plan.block_size)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from sparsejax.models.sparse_inference.compensation import Compensation, compensation
+from sparsejax.models.sparse_inference.compensation import Compensation, compensated
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, choice_mask
+from sparsejax.models.sparse_inference.ffn_plan import (
+    FFNPlan,
+    check_scores,
+    check_strictly,
+    choice_mask,
+    chosen,
+)
 from sparsejax.ops.quantized import ROW_TILE, QuantizedFFN, sparse_quantized_ffn
 from sparsejax.ops.sparse_ffn import GATED_ACTIVATIONS, block_neurons, mask_indices
 
@@ -21,6 +27,7 @@ def predicted_quantized_ffn(
     activation: str = "swiglu",
     plan: FFNPlan | None = None,
     fitted: Compensation | None = None,
+    strict: bool = False,
 ) -> jax.Array:
     """`predicted_ffn` of quantised matrices, as a GGUF file holds them.
 
@@ -31,13 +38,15 @@ def predicted_quantized_ffn(
       sparsity: how many neurons; a threshold is right, but saves nothing.
       activation: a name in `ops.sparse_ffn.ACTIVATIONS`, or in `GATED_ACTIVATIONS` but for "drelu".
       plan: its blocks must be whole tiles of 32 neurons; `FFNPlan` of one tile if None.
-      fitted: added to the outputs.
+      fitted: added to the outputs of tokens that compute some neurons, not of those that compute all.
+      strict: refuse a token that chooses none; only outside of jit.
 
     Returns:
       (*b, o) in the dtype of ``inputs``.
 
     Raises:
-      ValueError: blocks that are no whole tiles, shapes that do not fit, or an unknown activation.
+      ValueError: blocks that are no whole tiles, shapes that do not fit, an unknown activation, or NaN scores
+        (outside of jit); in strict mode a token without neurons.
 
     Source: specs/sparse_inference.md section 13.
     """
@@ -49,13 +58,21 @@ def predicted_quantized_ffn(
         )
     if scores.shape != (*inputs.shape[:-1], neurons):
         raise ValueError(f"scores must have shape {(*inputs.shape[:-1], neurons)}, not {scores.shape}")
-    tiles = None if plan.path == "dense" else _tiles(scores.reshape(-1, neurons), sparsity, plan)
-    if tiles is not None:
-        tiles = tiles[0] if len(tiles) == 1 else tiles.reshape(*inputs.shape[:-1], -1)
+    marks = scores.reshape(-1, neurons)
+    check_scores(marks)
+    if strict:
+        check_strictly(marks, sparsity, plan)
+    top_k = sparsity.count(neurons)
+    is_all = top_k is not None and plan.count(top_k, neurons) == plan.blocks(neurons)
+    if plan.path == "dense" or is_all:
+        return sparse_quantized_ffn(inputs, weights, None, activation=of_gate(activation))
+    tiles = _tiles(marks, sparsity, plan)
+    tiles = tiles[0] if len(tiles) == 1 else tiles.reshape(*inputs.shape[:-1], -1)
     outputs = sparse_quantized_ffn(inputs, weights, tiles, activation=of_gate(activation))
-    if fitted is None or tiles is None:
+    if fitted is None:
         return outputs
-    return (outputs + compensation(inputs, fitted)).astype(inputs.dtype)
+    mask = chosen(marks, sparsity, plan).reshape(scores.shape) if top_k is None else None
+    return compensated(outputs, inputs, fitted, mask)
 
 
 def of_gate(activation: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparsejax.models.sparse_inference.compensation import Compensation, compensation
+from sparsejax.models.sparse_inference.compensation import Compensation, compensated
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, choice_mask, chosen
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, check_scores, choice_mask, chosen
 from sparsejax.models.sparse_inference.llama_layers import Matrix, linear
 from sparsejax.models.sparse_inference.predictor_ahead import scores_of_layer
 from sparsejax.ops.quantized import ROW_TILE, QuantizedFFN, QuantizedTensor, sparse_quantized_ffn
@@ -23,7 +23,6 @@ from sparsejax.ops.sparse_ffn import (
     dense_ffn,
     mask_indices,
     masked_ffn,
-    top_k_mask,
 )
 
 FEW_TOKENS = 8
@@ -96,8 +95,8 @@ class Selection(NamedTuple):
     Attributes:
       predictor: of their scores.
       sparsity: how many of them; or a traced active fraction.
-      plan: of the selection; None is that of `default_plan`.
-      fitted: added to what the selected neurons give; None for nothing.
+      plan: of the selection; None is that of `default_plan`, and with a traced fraction single neurons.
+      fitted: added to what the selected neurons give, where they are not all; None for nothing.
     """
 
     predictor: Any
@@ -202,17 +201,12 @@ def feed_forward(
     scores = scores_of_layer(selection.predictor, (*earlier, inputs), len(earlier))
     plan = default_plan(weights) if selection.plan is None else selection.plan
     if isinstance(selection.sparsity, jax.Array):
-        mask = _traced_mask(scores, selection.sparsity)
-        if weights.is_plain:
-            return masked_ffn(inputs, weights.plain(), mask, activation=activation)
-        return _all(inputs, weights, activation, mask)
+        return _of_traced(inputs, weights, activation, scores, selection)
     if weights.is_plain:
         options: dict[str, Any] = {"activation": activation, "plan": plan, "fitted": selection.fitted}
         return predicted_ffn(inputs, weights.plain(), scores, selection.sparsity, **options)
-    outputs = _quantised(inputs, weights, activation, scores, (selection.sparsity, plan))
-    if selection.fitted is None:
-        return outputs
-    return outputs + compensation(inputs, selection.fitted).astype(outputs.dtype)
+    check_scores(scores)
+    return _quantised(inputs, weights, activation, scores, selection._replace(plan=plan))
 
 
 def default_plan(weights: GatedWeights) -> FFNPlan:
@@ -232,10 +226,11 @@ def _quantised(
     weights: GatedWeights,
     activation: str,
     scores: jax.Array,
-    choice: tuple[SparsityConfig, FFNPlan],
+    selection: Selection,
 ) -> jax.Array:
     """Of few tokens only the chosen tiles are read, of many all neurons are computed and masked."""
-    sparsity, plan = choice
+    sparsity, plan, fitted = selection.sparsity, selection.plan, selection.fitted
+    assert isinstance(sparsity, SparsityConfig) and plan is not None
     marks = scores.reshape(-1, weights.neurons)
     top_k = sparsity.count(weights.neurons)
     of_gate, of_sums = GATED_ACTIVATIONS.get(activation, (activation, "identity"))
@@ -245,13 +240,30 @@ def _quantised(
     few = len(marks) <= FEW_TOKENS and count <= MOST_TILES * weights.neurons
     if whole is None or not (few and fits and of_sums == "identity"):
         mask = chosen(marks, sparsity, plan).reshape(scores.shape)
-        return _all(inputs, weights, activation, mask)
+        outputs = _all(inputs, weights, activation, mask)
+        return outputs if fitted is None else compensated(outputs, inputs, fitted, mask)
     blocks = mask_indices(choice_mask(marks, sparsity, plan), count // plan.block_size)
     parts = plan.block_size // ROW_TILE
     tiles = (blocks[..., None] * parts + jnp.arange(parts)).reshape(len(blocks), -1)
     tiles = jnp.repeat(tiles, plan.group or len(marks), axis=0)[: len(marks)]
     tiles = tiles.reshape(*inputs.shape[:-1], -1)
-    return sparse_quantized_ffn(inputs, whole, tiles, activation=of_gate)
+    outputs = sparse_quantized_ffn(inputs, whole, tiles, activation=of_gate)
+    return outputs if fitted is None else compensated(outputs, inputs, fitted)
+
+
+def _of_traced(
+    inputs: jax.Array, weights: GatedWeights, activation: str, scores: jax.Array, selection: Selection
+) -> jax.Array:
+    """A traced fraction of the neurons: all are computed and masked."""
+    plan = FFNPlan() if selection.plan is None else selection.plan
+    mask = chosen(scores.reshape(-1, weights.neurons), selection.sparsity, plan).reshape(scores.shape)
+    if weights.is_plain:
+        outputs = masked_ffn(inputs, weights.plain(), mask, activation=activation)
+    else:
+        outputs = _all(inputs, weights, activation, mask)
+    if selection.fitted is None:
+        return outputs
+    return compensated(outputs, inputs, selection.fitted, mask)
 
 
 def _all(inputs: jax.Array, weights: GatedWeights, activation: str, mask: jax.Array | None) -> jax.Array:
@@ -263,12 +275,6 @@ def _all(inputs: jax.Array, weights: GatedWeights, activation: str, mask: jax.Ar
     hidden = hidden.astype(inputs.dtype)
     down = weights.down
     return linear(hidden, down if isinstance(down, QuantizedTensor) else down.T, weights.b_down)
-
-
-def _traced_mask(scores: jax.Array, fraction: jax.Array) -> jax.Array:
-    neurons = scores.shape[-1]
-    count = jnp.clip(jnp.round(fraction * neurons).astype(jnp.int32), 1, neurons)
-    return top_k_mask(scores.reshape(-1, neurons), count).reshape(scores.shape)
 
 
 def _sparsity(amount: Any) -> SparsityConfig:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sparsejax.models.sparse_inference.compensation import Compensation, compensation
+from sparsejax.models.sparse_inference.compensation import Compensation, compensated
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
 from sparsejax.models.sparse_inference.predictor_ahead import lag_of
@@ -40,7 +40,7 @@ class StoredFFN:
       sparsity: how many neurons, or from which score on.
       activation: a name in `ACTIVATIONS` or, of gated FFNs, `GATED_ACTIVATIONS`.
       plan: blocks and hot neurons of the choice; single ones if None.
-      fitted: one `Compensation` or None per layer, added to its outputs.
+      fitted: one `Compensation` or None per layer, added to the outputs of tokens that compute some neurons.
       prefetch: whether neurons are brought ahead of use.
 
     Raises:
@@ -137,8 +137,8 @@ class StoredFFN:
             used = np.flatnonzero(wanted.any(axis=0))
             self.store.prefetch(following, _units(used, self.store.layouts[following]))
         assert total is not None
-        if (fitted := self.fitted[number]) is not None:
-            total = total + compensation(flat, fitted).astype(total.dtype)
+        if (fitted := self.fitted[number]) is not None and mask is not None and not mask.all():
+            total = compensated(total, flat, fitted, None if len(flat) == 1 else jnp.asarray(mask))
         return total.reshape(*inputs.shape[:-1], -1)
 
     def _choices(self, number: int, flat: Array) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:

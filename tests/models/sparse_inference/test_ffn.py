@@ -179,7 +179,6 @@ def test_a_config_and_a_predictor_make_the_same_choice_as_scores():
     np.testing.assert_allclose(outputs, FFN.apply(PARAMS, inputs, indices=best), atol=1e-6)
 
 
-def test_compensation_is_added_to_sparse_outputs_alone():
 def test_a_config_sets_gates_and_quantised_weights_are_refused_by_name():
     config = ModelConfig(4, 10, 3, rank=2, activation="swiglu")
     assert SparseFFN.of_config(config).gated and not SparseFFN.of_config(ModelConfig(4, 10, 3, rank=2)).gated
@@ -189,6 +188,7 @@ def test_a_config_sets_gates_and_quantised_weights_are_refused_by_name():
         SparseFFN.of_config(ModelConfig(4, 10, 3, rank=2, quantization="q4_0"))
 
 
+def test_compensation_is_added_to_sparse_outputs_alone():
     ffn = SparseFFN(4, 10, 3, activation="relu", compensation_rank=2)
     params = dict(jax.jit(ffn.init)(jax.random.key(0), jnp.ones(4))["params"])
     params["compensation"] = {**params["compensation"], "c": jnp.asarray([1.0, 2.0, 3.0])}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.sparse_inference.compensation import fit_compensation
+from sparsejax.models.sparse_inference.compensation import Compensation, fit_compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.crossover import choose_path, union_part
 from sparsejax.models.sparse_inference.ffn_hot import hot_cold_ffn, split_hot
@@ -97,21 +97,42 @@ def test_no_tokens_and_no_neurons():
     np.testing.assert_allclose(outputs, WEIGHTS.b_out, atol=1e-6)
 
 
-def test_all_neurons_where_nothing_would_be_saved():
+@pytest.mark.parametrize("count", [45, 50])
+def test_tokens_give_the_same_alone_and_beside_others(count):
     inputs, scores = _problem(1)
-    many = SparsityConfig.with_top_k(49)
-    outputs = predicted_ffn(inputs, WEIGHTS, scores, many, activation="relu")
-    np.testing.assert_allclose(outputs, dense_ffn(inputs, WEIGHTS, activation="relu"), atol=1e-6)
-    masked = predicted_ffn(inputs, WEIGHTS, scores, many, activation="relu", plan=FFNPlan(path="masked"))
-    assert np.abs(masked - outputs).max() > 1e-3
+    scores = jnp.abs(scores)  # where tokens choose together, negative ones count alike
+    many, plan = SparsityConfig.with_top_k(count), FFNPlan()
+    alone = predicted_ffn(inputs, WEIGHTS, scores, many, activation="relu", plan=plan)
+    mask = chosen(scores[None], many, plan)[0]
+    np.testing.assert_allclose(alone, masked_ffn(inputs, WEIGHTS, mask, activation="relu"), atol=1e-5)
+    twice = [jnp.tile(part, (2, 1)) for part in (inputs, scores)]
+    for group in (1, 0):
+        plan = FFNPlan(group=group)
+        both = predicted_ffn(twice[0], WEIGHTS, twice[1], many, activation="relu", plan=plan)
+        np.testing.assert_allclose(both, jnp.tile(alone, (2, 1)), atol=1e-5)
+    dense = dense_ffn(inputs, WEIGHTS, activation="relu")
+    assert (np.abs(dense - alone).max() > 1e-3) == (count < NEURONS)
+
+
+@pytest.mark.parametrize("path", ["auto", "rows", "masked"])
+@pytest.mark.parametrize("count", [35, 50])
+def test_compensation_is_not_added_to_what_all_neurons_give(path, count):
+    inputs, _ = _problem(1)
+    scores = jnp.where(jnp.arange(NEURONS) < count, 1.0, -1.0)
+    fitted = Compensation(jnp.zeros((20, 1)), jnp.zeros((1, WIDTH)), jnp.full(20, 100.0))
+    plan, above = FFNPlan(path=path), SparsityConfig.with_threshold(0.0)
+    outputs = predicted_ffn(inputs, WEIGHTS, scores, above, activation="relu", plan=plan, fitted=fitted)
+    wanted = masked_ffn(inputs, WEIGHTS, scores > 0, activation="relu") + (100 if count < NEURONS else 0)
+    np.testing.assert_allclose(outputs, wanted, atol=2e-5)
 
 
 def test_paths_by_size():
-    assert [choose_path(1, part) for part in (0.05, 0.6, 0.7, 1.0)] == ["rows", "rows", "dense", "dense"]
+    assert [choose_path(1, part) for part in (0.05, 0.6, 0.7, 1.0)] == ["rows", "rows", "masked", "dense"]
     assert choose_path(4, 0.05) == "union" and choose_path(64, 0.05) == "masked"
     # 8 tokens with a tenth each use more than half of the neurons together: no list holds that.
     assert [choose_path(tokens, 0.1) for tokens in (2, 8)] == ["union", "masked"]
     assert union_part(8, 0.1) == pytest.approx(0.57, abs=0.01)
+    assert choose_path(1, 0.9) == choose_path(512, 0.9, shared=True) == "masked"  # dense drops nothing
     assert choose_path(512, 0.5, shared=True) == "shared" and choose_path(512, 1.0, shared=True) == "dense"
     with target_platform("gpu"):
         assert choose_path(1, 0.1) == "rows" and choose_path(4, 0.1) == "masked"
@@ -132,7 +153,6 @@ def test_plans_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="block_size must be a whole number of at least 1, not 0"):
         FFNPlan(block_size=0)
     with pytest.raises(ValueError, match="no path 'fast'"):
-    assert choose_path(1, 0.9) == choose_path(512, 0.9, shared=True) == "masked"  # dense drops nothing
         FFNPlan(path="fast")
 
 

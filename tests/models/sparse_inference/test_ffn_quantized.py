@@ -53,14 +53,38 @@ def test_all_neurons_and_thresholds():
 
 
 @pytest.mark.parametrize(
+    ("sparsity", "added"),
+    [
+        (SparsityConfig.with_top_k(96), 100),
+        (SparsityConfig.with_top_k(128), 0),
+        (SparsityConfig.with_threshold(0.0), 0),
+        (SparsityConfig.with_threshold(2.3), 100),
+    ],
+)
+def test_compensation_is_not_added_to_what_all_neurons_give(sparsity, added):
+    fitted = {"u": jnp.zeros((32, 1)), "v": jnp.zeros((1, 32)), "c": jnp.full(32, 100.0)}
+    options = {"scores": SCORES, "sparsity": sparsity}
+    bare = _outputs(_ffn(), QUANTIZED, **options)
+    outputs = _outputs(_ffn(compensation_rank=1), QUANTIZED | {"compensation": fitted}, **options)
+    np.testing.assert_allclose(outputs - bare, added, atol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("change", "options", "message"),
     [
+        ({}, {"scores": SCORES * np.nan}, "the scores hold NaN"),
+        (
+            {},
+            {"scores": SCORES, "sparsity": SparsityConfig.with_threshold(9.0), "strict": True},
+            "no active neurons",
+        ),
         ({}, {"indices": jnp.asarray([1])}, "chosen in whole tiles"),
         ({"w_in": PLAIN["w_in"]}, {}, "quantise all of them or none"),
         ({"w_out": QUANTIZED["w_in"]}, {}, r"w_out is quantised of shape \(128, 32\); \(32, 128\) is needed"),
     ],
 )
 def test_refused(change, options, message):
+    options = {"sparsity": SparsityConfig.with_top_k(64)} | options
     with pytest.raises(ValueError, match=message):
         _ffn().apply({"params": QUANTIZED | change}, INPUTS, **options)
 

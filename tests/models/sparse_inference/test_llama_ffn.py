@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from sparsejax.models.sparse_inference import SparsityConfig
+from sparsejax.models.sparse_inference.compensation import Compensation
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
 from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama_ffn import GatedWeights, Selection, feed_forward
 from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs, ffn_weights
 from sparsejax.models.sparse_inference.llama_perplexity import perplexity
 from sparsejax.models.sparse_inference.llama_text_rows import batches, token_rows
@@ -29,6 +32,7 @@ from tests.models.sparse_inference import llama_oracle
 CONFIG = LlamaConfig(vocab_size=29, d_model=32, d_ff=64, n_layers=2, n_heads=4, activation="relu")
 TENSORS = llama_oracle.random_tensors(CONFIG, scale=0.2)
 MODEL, PARAMS = LlamaLM(CONFIG), llama_params(CONFIG, llama_oracle.file_tensors(TENSORS))
+FFN = ("ffn_gate", "ffn_up", "ffn_down")
 TOKENS = np.random.default_rng(1).integers(0, 29, (2, 9)).astype(np.int32)
 RNG = np.random.default_rng(2)
 SCORERS = [(RNG.normal(size=(3, 32)), RNG.normal(size=(64, 3))) for _ in range(2)]
@@ -114,6 +118,37 @@ def test_of_quantised_weights_whole_blocks_are_computed():
         ordered = jax.tree.map(lambda leaf: in_order(leaf, order), params, is_leaf=is_quantized)  # noqa: B023
         found = jax.jit(partial(LlamaLM(config).apply, **options))({"params": ordered}, few).logits
         close(found, wanted[:, :4])
+
+
+FITTED = Compensation(jnp.zeros((32, 1)), jnp.zeros((1, 32)), jnp.full(32, 100.0))
+
+
+@pytest.mark.parametrize(("count", "added"), [(32, 100), (64, 0)])
+@pytest.mark.parametrize("tokens", [2, 9])  # read tile by tile, and masked
+def test_compensation_is_not_added_to_what_all_quantised_neurons_give(count, added, tokens):
+    matrices = [QuantizedTensor.quantize(PARAMS["blk_0"][name]["weight"], "q8_0") for name in FFN[:2]]
+    down = QuantizedTensor.quantize(PARAMS["blk_0"]["ffn_down"]["weight"].T, "q8_0")
+    weights, inputs = GatedWeights(*matrices, down), jnp.ones((1, tokens, 32))
+    selection = Selection(PREDICTORS[0], SparsityConfig.with_top_k(count), None)
+    bare = feed_forward(inputs, weights, "relu", selection)
+    outputs = feed_forward(inputs, weights, "relu", selection._replace(fitted=FITTED))
+    np.testing.assert_allclose(outputs - bare, added, atol=1e-4)
+    if added == 0:
+        np.testing.assert_array_equal(outputs, feed_forward(inputs, weights, "relu", None))
+
+
+@pytest.mark.parametrize("fraction", [0.25, 1.0])
+def test_a_traced_fraction_obeys_the_plan_and_is_compensated(fraction):
+    down = PARAMS["blk_0"]["ffn_down"]["weight"]
+    weights = GatedWeights(*(PARAMS["blk_0"][name]["weight"] for name in FFN[:2]), down)
+    plan, inputs = (
+        FFNPlan(block_size=8, group=2, hot=8),
+        jnp.asarray(RNG.normal(size=(1, 5, 32)), jnp.float32),
+    )
+    told = Selection(PREDICTORS[0], SparsityConfig.with_active_fraction(fraction), plan, FITTED)
+    wanted = feed_forward(inputs, weights, "relu", told)
+    found = feed_forward(inputs, weights, "relu", told._replace(sparsity=jnp.float32(fraction)))
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
 def test_generation_takes_the_same_neurons_as_the_full_pass():

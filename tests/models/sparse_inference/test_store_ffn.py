@@ -204,6 +204,10 @@ def test_compensations_are_added():
         inputs = jnp.asarray(TOKENS[:1])
         added = ffn.layer(1, inputs) - bare.layer(1, inputs)
         np.testing.assert_allclose(added, compensation(inputs, fitted[1]), atol=1e-6)
+        everything = SparsityConfig.with_top_k(64)
+        for options in ({"sparsity": everything}, {"predictors": [PREDICTORS[0], None, PREDICTORS[2]]}):
+            bare, ffn = stored(store, **options), stored(store, fitted=fitted, **options)
+            assert np.array_equal(ffn.layer(1, inputs), bare.layer(1, inputs))
 
 
 def test_what_cannot_be_is_refused():
