@@ -125,6 +125,8 @@ class StoredLlama:
         model, params = model_and_params(source)
         layers = llama_ffn_layers(model.config, params)
         told = sparse_options(predictors, active_fraction, sparsity, len(layers), plan).sparsity
+        if told is not None and len(set(told)) > 1:
+            raise ValueError("a store takes one sparsity for all blocks; these differ")
         few = SparsityConfig.with_active_fraction(1.0) if told is None else told[0]
         up, down, *_ = layers[0]
         store = NeuronStore.from_layers(layers, budget, **options)

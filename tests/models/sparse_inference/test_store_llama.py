@@ -115,6 +115,9 @@ def test_without_predictors_all_neurons_come_and_go(network):
 
 def test_what_does_not_fit_is_refused(network):
     model, params, predictors, _ = network
+    several = {"predictors": predictors, "active_fraction": (0.5, 0.25)}
+    with pytest.raises(ValueError, match="a store takes one sparsity for all blocks; these differ"):
+        StoredLlama.from_checkpoint((model, params), None, **several)
     with NeuronStore.from_layers(llama_ffn_layers(CONFIG, params), None) as store:
         with pytest.raises(ValueError, match="2 stored layers with activation 'silu' do not fit"):
             StoredLlama(model, params, StoredFFN(store, predictors, TEN, activation="silu"))
