@@ -149,7 +149,8 @@ def _vesin_candidates(structure: Structure, cell: np.ndarray, cutoff: float, spa
     if span > _VESIN_SPAN * enough:
         raise ValueError(f"structure: its atoms are {span:.3g} A apart, too far for vesin; has it exploded?")
     finder = NeighborList(cutoff=enough, full_list=True)
-    return finder.compute(structure.positions, cell, structure.pbc, quantities="ijS")
+    positions = np.asarray(structure.positions, np.float64)  # vesin wants the type of the cell
+    return finder.compute(positions, cell, structure.pbc, quantities="ijS")
 
 
 def _dense_candidates(structure: Structure, cell: np.ndarray, cutoff: float, images: list[int]) -> Candidates:

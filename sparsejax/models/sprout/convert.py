@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.checkpoint.accepted_names import check_overrides
+from sparsejax.checkpoint.container import Layout
 from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
     CorruptFileError,
@@ -126,6 +127,15 @@ def stored_config(config: Config) -> Mapping[str, Any]:
         return {**sizes, "activation": config.activation, **overrides_for(config)}
     names = ("vocab_size", "n_layers", "max_len", "activation")
     return {**sizes, **{name: getattr(config, name) for name in names}, **overrides_for(config)}
+
+
+def new_file(config: Config) -> tuple[Layout, Mapping[str, Any]]:
+    """How a new model is written: with what no tensor tells beside it. A part on its own needs nothing."""
+    if isinstance(config, SproutFFNConfig):
+        return Layout(), {}
+    return Layout(container="model_state_dict", beside=("model_state_dict", "config")), {
+        "config": stored_config(config)
+    }
 
 
 def overrides_for(config: Config) -> Mapping[str, Any]:
@@ -255,6 +265,7 @@ register(
         config_from=config_from,
         rules=rules,
         stored_config=stored_config,
+        new_file=new_file,
         overrides_for=overrides_for,
         same_function=same_function,
         build=_build,

@@ -67,6 +67,15 @@ def test_vesin_and_the_dense_search_agree_on_500_random_cells():
     assert own_images > 2_000
 
 
+@pytest.mark.parametrize("method", ["vesin", "dense"])
+def test_positions_of_dynamics_are_float32(method):
+    pytest.importorskip("vesin")
+    wide, cutoff = random_structure(3)
+    narrow = wide._replace(positions=wide.positions.astype(np.float32))
+    again = narrow._replace(positions=narrow.positions.astype(np.float64))
+    assert_same(edge_list(narrow, cutoff, method=method), edge_list(again, cutoff, method=method))
+
+
 def test_the_dense_search_agrees_with_ase():
     neighborlist = pytest.importorskip("ase.neighborlist")
     for seed in range(40):

@@ -177,7 +177,10 @@ def test_what_training_leaves_is_written_with_what_the_file_must_say(tmp_path, n
     for path, leaf in flatten(found.params).items():
         np.testing.assert_array_equal(leaf, flatten(ck.params)[path])
     bare = dataclasses.replace(MODEL, **CHANGES[name])
-    sj.export_pt(made(bare, ck.variant, Layout()), tmp_path / "bare.pt")
+    sj.export_pt(made(bare, ck.variant, Layout()), tmp_path / "new.pt")
+    assert same_function(sj.load(tmp_path / "new.pt").config, bare)
+    keys = tuple(files.model(name))
+    sj.export_pt(made(bare, ck.variant, Layout(keys=keys)), tmp_path / "bare.pt")
     assert torch_file.read(tmp_path / "bare.pt").keys() == files.model(name).keys()
     assert sj.load(tmp_path / "bare.pt", overrides=overrides_for(bare)).config == dataclasses.replace(
         bare, router_init="random" if ck.variant == "v0" else "w_in"
