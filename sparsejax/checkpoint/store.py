@@ -73,6 +73,7 @@ _SYSTEM_SAYS = re.compile(r"([^:\[\]]+) \[os_error_code")
 """The reason at the end of the many words of TensorStore."""
 
 _TYPES = {kind.__name__: kind for kind in (TorchSize, TorchDevice, TorchDtype)}
+_ORBAX_MARK = "commit_success.txt"
 
 
 def write_directory(
@@ -268,6 +269,8 @@ def _write_payload(payload: Path, parameters: Mapping[str, Any], tree: Any, arra
     _write_arrays(payload / "params", parameters)
     _write_arrays(payload / "metadata", {str(place): array for place, array in enumerate(arrays)})
     durable.write_json(payload / "metadata.json", {"arrays": len(arrays), "tree": tree})
+    for mark in payload.glob(f"*/{_ORBAX_MARK}"):  # Orbax tells where the saver's folder lay
+        durable.replace_text(mark, "Checkpoint commit was successful\n")
     durable.sync([*payload.rglob("*"), payload, payload.parent])
 
 

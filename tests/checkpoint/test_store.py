@@ -89,6 +89,11 @@ def test_directory_holds_one_json_and_one_payload(saved):
     assert {path.name for path in saved.iterdir()} == {"sparsejax.json", document["payload"]}
 
 
+def test_no_file_tells_where_the_directory_lay_when_it_was_saved(saved):
+    files = [path for path in saved.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if str(saved).encode() in path.read_bytes()]
+
+
 def test_shapes_are_known_without_reading_arrays(saved, monkeypatch):
     monkeypatch.setattr(orbax_arrays, "restore", None)
     assert store.array_shapes(store.read_header(saved)) == template_of(toy())
