@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, where, monkeypatch):
         if where == "write":
             patch.setattr("sparsejax.checkpoint.gguf.writer._write_data", full)
         elif where == "open":
-            patch.setattr("sparsejax.checkpoint.replace_file.open", full, raising=False)
+            patch.setattr("sparsejax.checkpoint.native.durable.open", full, raising=False)
         else:
             patch.setattr(os, where, full)
         with pytest.raises(ExportError, match=r"x\.gguf: cannot be written \(No space left on device\)"):
