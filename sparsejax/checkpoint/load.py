@@ -85,7 +85,8 @@ def load(
         config = registry.configure(family, found, source.tensors, source.metadata, overrides or {})
         rules = family.rules(found, config)
         tensors = registry.completed(family, source.tensors, file_format)
-        with ThreadPoolExecutor() as pool:  # the bytes of quantised tensors are sorted anew
+        # The bytes of quantised tensors are sorted anew, each apart; torch's tensors may share a storage.
+        with ThreadPoolExecutor(None if file_format == "gguf" else 1) as pool:
             views = dict(zip(tensors, pool.map(lambda array: array.view(), tensors.values()), strict=True))
         needed = template(family, config)
         params = packed.in_order(flatten(to_params(rules, views, needed)), flatten(needed))

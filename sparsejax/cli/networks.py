@@ -67,7 +67,8 @@ def bench(
     """Measure this library beside its peers, in one run, with errors beside speeds.
 
     Args:
-      name: which benchmark; all takes one after the other, but force_field_sizes, which has no peers.
+      name: which benchmark; all takes one after the other, but force_field_sizes and scaling, which
+        have no peers.
       json_file: write the rows to this file; of all to this folder, NAME.json each.
       readme: put the table into this Markdown file, between its bench markers.
       checkpoint: net to measure; a shipped one if not given. Of force_field and force_field_sizes it may be
@@ -77,8 +78,8 @@ def bench(
       data: of the report of force_field_sizes: labelled structures to take errors from; the largest
         network's labels if not given.
       from_results: measure nothing; show, draw and write the rows that are recorded with the library.
-      threads: for every contestant of ultra_sparse alike; the others are measured with 2, or 1 where a row
-        says so.
+      threads: for every contestant of ultra_sparse alike; the others are measured with 2, or as many as
+        their rows say.
       quick: fewer repetitions and smaller sizes.
     """
     from sparsejax.bench import command

@@ -19,7 +19,7 @@ from sparsejax.training.gradient_step import GradientState
 from sparsejax.training.job_log import Log, job_log
 from sparsejax.training.loop import run_rounds
 from sparsejax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
-from sparsejax.training.processes import gathered, is_first_process, told_losses
+from sparsejax.training.processes import agreed, gathered, is_first_process, told_losses
 from sparsejax.training.progress import Style, Update, shown_progress
 from sparsejax.training.run_folder import STATE_FOLDER, mark_finished, opened_run
 from sparsejax.training.sharding import Rule, shardings
@@ -241,7 +241,7 @@ class _Session:
         score = self._plan.evaluate(state)
         _check_finite("validation loss", score.loss, done)
         found = Validated(done, score)
-        if all(score.loss < earlier.score.loss for earlier in self.validations):
+        if agreed(all(score.loss < earlier.score.loss for earlier in self.validations)):
             _write(self._plan, BEST, state, found)
         self.validations.append(found)
         self._words = f", {score.words}"
@@ -256,7 +256,7 @@ class _Session:
 
     def _enough(self) -> bool:
         losses = [validated.score.loss for validated in self.validations]
-        return self._plan.enough is not None and self._plan.enough(losses)
+        return self._plan.enough is not None and agreed(self._plan.enough(losses))
 
     def _told(self, step: int) -> bool:
         plan = self._plan

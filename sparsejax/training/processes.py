@@ -31,6 +31,9 @@ _UNREACHED = re.compile("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|Connection (closed|r
 _HANDLERS: list[Any] = []
 """Held for the C library, which calls the last one."""
 
+_RESUMABLE: list[bool] = []
+"""Not empty in a job that can be continued."""
+
 
 def start_processes(
     coordinator: str | None = None,
@@ -39,6 +42,7 @@ def start_processes(
     *,
     start_seconds: int = JobSettings.start_seconds,
     peer_seconds: int = JobSettings.peer_seconds,
+    resumable: bool = False,
 ) -> None:
     """Join the processes of a job; call it before anything that asks JAX for devices.
 
@@ -53,6 +57,7 @@ def start_processes(
       process_id: of this one, from 0.
       start_seconds: to wait for each other at the start.
       peer_seconds: without a sign of life after which a process counts as gone.
+      resumable: whether what is done can be continued with --resume, for the line about a process that died.
 
     Raises:
       ValueError: only some of the three are given, or are impossible, or nothing tells them; one line.
@@ -90,6 +95,8 @@ def start_processes(
         taken = f"{coordinator}: process 0 cannot listen there; is the port taken?"
         raise RuntimeError(taken if "RPC server" in str(error) else _line(error)) from error
     atexit.register(_leave)
+    if resumable:
+        _RESUMABLE.append(True)
     _end_aborts_with(_lost_words())
 
 
@@ -118,7 +125,13 @@ def joined(settings: SettingsT) -> SettingsT:
                 "--coordinator, --num-processes and --process-id are for a training with --distributed"
             )
         return settings
-    start_processes(*told, start_seconds=settings.start_seconds, peer_seconds=settings.peer_seconds)
+    resumable = hasattr(settings, "resume")
+    start_processes(
+        *told,
+        start_seconds=settings.start_seconds,
+        peer_seconds=settings.peer_seconds,
+        resumable=resumable,
+    )
     devices: int = getattr(settings, "devices", 1)
     if devices > 1:
         return settings
@@ -292,10 +305,12 @@ def told_losses() -> Iterator[None]:
 
 
 def _lost_words() -> str:
-    return (
+    ends = (
         f"process {jax.process_index()} of {jax.process_count()} ends, as another one is gone: start all of "
-        "them again with --resume, as many as you like, to continue from the last saved step"
     )
+    if not _RESUMABLE:
+        return ends + "them again"
+    return ends + "them again with --resume, as many as you like, to continue from the last saved step"
 
 
 def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

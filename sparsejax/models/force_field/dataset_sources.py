@@ -17,7 +17,8 @@ from sparsejax.models.force_field.dataset_errors import DatasetError
 from sparsejax.models.force_field.dataset_writer import DatasetWriter, WriteMode
 from sparsejax.models.force_field.structure import as_structure
 
-_HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
+"""Of data sets; in any case."""
 
 
 class LabelNames(NamedTuple):
@@ -178,7 +179,7 @@ def is_data_set(path: Path) -> bool:
       >>> is_data_set(Path("labels.HDF5"))
       True
     """
-    return path.suffix.lower() in _HDF5 or not path.exists()
+    return path.suffix.lower() in HDF5_SUFFIXES or not path.exists()
 
 
 def read_atoms(path: str | PathLike[str]) -> Iterator[Any]:

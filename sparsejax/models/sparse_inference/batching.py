@@ -127,20 +127,21 @@ class Batcher:
     def _work(self) -> None:
         while True:
             jobs: list[_Job | None] = [None] * self._rows
+            fresh = self._fill(
+                jobs
+            )  # before there is a state, so that somebody is told if there cannot be one
             try:
                 state = initial_state(self._model.config, self._rows, self.positions)
-                while (after := self._round(jobs, state)) is not None:
-                    state = after
+                while any(jobs):
+                    state = self._advance(jobs, state, fresh)
+                    fresh = self._fill(jobs)
                 return
             except Exception as error:  # told to all who are in a row; the next ones get a new state
                 for job in filter(None, jobs):
                     job.promise.set_exception(RuntimeError(f"the step failed: {error}"))
 
-    def _round(self, jobs: list[_Job | None], state: LlamaState) -> LlamaState | None:
-        """One token of every row; None once all is answered and the batcher closed."""
-        fresh = self._fill(jobs)
-        if not any(jobs):
-            return None
+    def _advance(self, jobs: list[_Job | None], state: LlamaState, fresh: np.ndarray) -> LlamaState:
+        """One token of every row."""
         tokens, counts = np.zeros(self._rows, np.int32), np.zeros(self._rows, np.int32)
         for row, job in enumerate(jobs):
             if job is not None:
@@ -156,7 +157,10 @@ class Batcher:
         return state
 
     def _fill(self, jobs: list[_Job | None]) -> np.ndarray:
-        """Give idle rows what waits in the line, which is waited for only while all rows are idle."""
+        """Give idle rows what waits in the line, which is waited for only while all rows are idle.
+
+        All are idle afterwards only if the batcher is closed and everything answered.
+        """
         fresh = np.zeros(self._rows, bool)
         for row in range(self._rows):
             while jobs[row] is None and not (any(jobs) and self._line.empty()):
@@ -169,8 +173,9 @@ class Batcher:
 
     @staticmethod
     def _unless_late(job: _Job) -> _Job | None:
-        if time.monotonic() <= job.until and job.promise.set_running_or_notify_cancel():
+        if not job.promise.set_running_or_notify_cancel():
+            return None
+        if time.monotonic() <= job.until:
             return job
-        if not job.promise.cancelled():
-            job.promise.set_exception(TimeoutError("no row was free in time: too many prompts wait"))
+        job.promise.set_exception(TimeoutError("no row was free in time: too many prompts wait"))
         return None

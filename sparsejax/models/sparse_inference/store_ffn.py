@@ -83,7 +83,8 @@ class StoredFFN:
             if lag_of(predictor) > number:
                 raise ValueError(f"the predictor of layer {number} looks back to where there is no layer")
         self._foreseen: dict[int, np.ndarray] = {}
-        self.store, self.predictors, self.sparsity = store, tuple(predictors), sparsity
+        self.store, self.sparsity = store, sparsity
+        self.predictors, self.fitted = jax.device_put((tuple(predictors), self.fitted), store.device)
         self.activation, self.plan = activation, FFNPlan() if plan is None else plan
         self.prefetch = prefetch
 

@@ -13,7 +13,12 @@ import numpy as np
 from sparsejax.checkpoint.load import load
 from sparsejax.models.force_field.dataset import LabelledStructure
 from sparsejax.models.force_field.dataset_errors import DatasetError
-from sparsejax.models.force_field.dataset_sources import read_atoms, write_dataset, write_extxyz
+from sparsejax.models.force_field.dataset_sources import (
+    HDF5_SUFFIXES,
+    read_atoms,
+    write_dataset,
+    write_extxyz,
+)
 from sparsejax.models.force_field.potential import ForceField, Prediction
 from sparsejax.models.force_field.screening import screen
 from sparsejax.models.force_field.structure import as_structure
@@ -21,7 +26,7 @@ from sparsejax.training.processes import is_first_process
 from sparsejax.training.recipes.force_field_screen_settings import ScreenSettings
 from sparsejax.training.run_folder import best_of
 
-_HDF5, _EXTXYZ = (".h5", ".hdf5"), (".extxyz", ".xyz")
+_EXTXYZ = (".extxyz", ".xyz")
 
 
 def told_screening(settings: ScreenSettings, overrides: Mapping[str, Any] | None = None) -> list[str]:
@@ -56,7 +61,7 @@ def screen_file(settings: ScreenSettings, overrides: Mapping[str, Any] | None = 
     """
     if not 1 <= settings.devices <= jax.device_count():
         raise ValueError(f"{settings.devices} devices are asked for, there are {jax.device_count()}")
-    if settings.out.suffix not in (*_HDF5, *_EXTXYZ):
+    if settings.out.suffix.lower() not in (*HDF5_SUFFIXES, *_EXTXYZ):
         raise ValueError(
             f"{settings.out}: results are written as .h5 or .extxyz; give one of them with --out"
         )
@@ -70,7 +75,7 @@ def screen_file(settings: ScreenSettings, overrides: Mapping[str, Any] | None = 
             LabelledStructure(as_structure(one), float(own.energy), *_arrays(own))
             for one, own in zip(atoms, found, strict=True)
         ]
-        if settings.out.suffix in _HDF5:
+        if settings.out.suffix.lower() in HDF5_SUFFIXES:
             write_dataset(samples, settings.out, mode="replace")
         else:
             write_extxyz(samples, settings.out)
