@@ -87,8 +87,8 @@ def _run(arguments: Sequence[str]) -> None:
 def _told(error: Exception) -> int:
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
-        library = (error.name or "").split(".")[0]
-        how = f"install the extra that has it: pip install 'sparsejax[{_EXTRAS[library]}]'"
-        text = f"{text}; {how}" if library in _EXTRAS else text
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is not None:
+            text = f"{text}; install the extra that has it: pip install 'sparsejax[{extra}]'"
     print(f"sparsejax: {text}", file=sys.stderr)
     return 1

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -30,6 +31,9 @@ _UNREACHED = re.compile("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|Connection (closed|r
 
 _HANDLERS: list[Any] = []
 """Held for the C library, which calls the last one."""
+
+_OWN = ("process_id", "quiet", "plain")
+"""Settings that processes may have of their own; paths, too, as mounts may differ."""
 
 _RESUMABLE: list[bool] = []
 """Not empty in a job that can be continued."""
@@ -111,6 +115,7 @@ def joined(settings: SettingsT) -> SettingsT:
 
     Raises:
       ValueError: see `start_processes`; or settings of processes without --distributed.
+      RunError: the processes are told different things.
       RuntimeError: see `start_processes`.
 
     Example:
@@ -131,6 +136,11 @@ def joined(settings: SettingsT) -> SettingsT:
         start_seconds=settings.start_seconds,
         peer_seconds=settings.peer_seconds,
         resumable=resumable,
+    )
+    values = {name: value for name, value in vars(settings).items() if not isinstance(value, Path)}
+    check_same(
+        "the processes of this job are told different things",
+        {name: value for name, value in values.items() if name not in _OWN},
     )
     devices: int = getattr(settings, "devices", 1)
     if devices > 1:
@@ -194,7 +204,7 @@ def check_same(what: str, document: Any) -> None:
         return
     from jax.experimental import multihost_utils
 
-    own = np.uint32(zlib.crc32(json.dumps(document, sort_keys=True).encode()))
+    own = np.uint32(zlib.crc32(json.dumps(document, sort_keys=True, default=str).encode()))
     everyone = np.asarray(multihost_utils.process_allgather(own))
     if different := np.flatnonzero(everyone != everyone[0]).tolist():
         raise RunError(f"{what}: process {different[0]} differs from process 0")

@@ -90,7 +90,11 @@ def train_by_command(family: str, options: Mapping[str, Any], *further: str, dev
       further: arguments as they are.
       devices: that the process sees.
     """
-    command = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    named = {name.replace("_", "-"): value for name, value in options.items()}
+    switches = [
+        f"--{name}" if value else f"--no-{name}" for name, value in named.items() if value is bool(value)
+    ]
+    command = [f"--{name}={value}" for name, value in named.items() if not isinstance(value, bool)] + switches
     program = [sys.executable, "-c", "from sparsejax.cli import main; main()", "train", family]
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     subprocess.run([*program, *command, *further, "--quiet", "--no-plots"], env=environment, check=True)
