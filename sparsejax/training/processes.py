@@ -98,6 +98,8 @@ def start_processes(
     except RuntimeError as error:
         taken = f"{coordinator}: process 0 cannot listen there; is the port taken?"
         raise RuntimeError(taken if "RPC server" in str(error) else _line(error)) from error
+    if jax.default_backend() == "cpu":  # one process may wait for ever where it reads a kept program of a job
+        jax.config.update("jax_enable_compilation_cache", False)
     atexit.register(_leave)
     if resumable:
         _RESUMABLE.append(True)

@@ -137,7 +137,8 @@ def free_port() -> int:
 def environment(devices: int) -> dict[str, str]:
     """Of a process that sees so many virtual devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    own = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **own, "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 def start_job(program: str, processes: int, *further: str, devices: int = 2) -> list[subprocess.Popen[str]]:
