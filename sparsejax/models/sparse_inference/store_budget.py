@@ -63,8 +63,8 @@ def slot_counts(
     least = of_hot + sum(size for size, count in zip(sizes, others, strict=True) if count)
     if least > nbytes:
         raise ValueError(
-            f"the budget leaves {nbytes} bytes for neurons; {least} are needed for the hot ones and one more "
-            "of each layer"
+            f"the budget leaves {max(0, nbytes)} bytes for neurons; {least} are needed for the hot ones and "
+            f"one more of each layer: give at least {least - nbytes} bytes more"
         )
     part = min(1.0, (nbytes - of_hot) / of_others) if of_others else 1.0
     found = []

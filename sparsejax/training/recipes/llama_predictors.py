@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from sparsejax.checkpoint import store
-from sparsejax.checkpoint.errors import CheckpointError, CorruptFileError, UnknownFormatError, file_name
+from sparsejax.checkpoint.errors import (
+    CheckpointError,
+    CorruptFileError,
+    NotReadableError,
+    UnknownFormatError,
+    file_name,
+)
 from sparsejax.models.sparse_inference.llama_source import model_and_params
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
 from sparsejax.ops.quantized import QuantizedTensor
@@ -76,7 +82,10 @@ def read_predictors(directory: Path, source: Any) -> PredictorSet:
     Raises:
       CheckpointError: it holds no predictors, is damaged, or they were fitted to another network.
     """
-    name, header = file_name(directory), store.read_header(directory)
+    name = file_name(directory)
+    if not directory.exists():
+        raise NotReadableError(f"{name}: no such directory; sparsejax calibrate writes one")
+    header = store.read_header(directory)
     fields = header.fields
     if fields.get("kind") != KIND:
         raise UnknownFormatError(f"{name}: holds no predictors; sparsejax calibrate writes such a directory")
