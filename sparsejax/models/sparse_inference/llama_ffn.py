@@ -189,10 +189,10 @@ def feed_forward(
       inputs: (b, t, d).
       weights: plain or quantised.
       activation: a name in `ACTIVATIONS` or `GATED_ACTIVATIONS`.
-      selection: of the neurons; None computes all.
+      selection: of the neurons; None, and a plan with the path "dense", compute all.
       earlier: inputs of the blocks before, which a `LookAhead` reads.
     """
-    if selection is None:
+    if selection is None or (selection.plan is not None and selection.plan.path == "dense"):
         return (
             dense_ffn(inputs, weights.plain(), activation=activation)
             if weights.is_plain

@@ -133,8 +133,11 @@ def test_compensation_is_not_added_to_what_all_quantised_neurons_give(count, add
     bare = feed_forward(inputs, weights, "relu", selection)
     outputs = feed_forward(inputs, weights, "relu", selection._replace(fitted=FITTED))
     np.testing.assert_allclose(outputs - bare, added, atol=1e-4)
+    every = feed_forward(inputs, weights, "relu", None)
     if added == 0:
-        np.testing.assert_array_equal(outputs, feed_forward(inputs, weights, "relu", None))
+        np.testing.assert_array_equal(outputs, every)
+    dense = selection._replace(plan=FFNPlan(path="dense"), fitted=FITTED)
+    np.testing.assert_array_equal(feed_forward(inputs, weights, "relu", dense), every)
 
 
 @pytest.mark.parametrize("fraction", [0.25, 1.0])
