@@ -85,9 +85,7 @@ def load(
         config = registry.configure(family, found, source.tensors, source.metadata, overrides or {})
         rules = family.rules(found, config)
         tensors = registry.completed(family, source.tensors, file_format)
-        # The bytes of quantised tensors are sorted anew, each apart; torch's tensors may share a storage.
-        with ThreadPoolExecutor(None if file_format == "gguf" else 1) as pool:
-            views = dict(zip(tensors, pool.map(lambda array: array.view(), tensors.values()), strict=True))
+        views = _views(tensors, file_format)
         needed = template(family, config)
         params = packed.in_order(flatten(to_params(rules, views, needed)), flatten(needed))
         labels = {path: source_key(rules, path) for path in params}
@@ -104,6 +102,14 @@ def load(
     arrays = jax.tree.map(lambda array: jax.device_put(array, may_alias=True), host)
     layout = dataclasses.replace(source.layout, dropped=dropped_keys(rules, source.tensors))
     return Checkpoint(family.kind, found, config, arrays, metadata, layout, origin)
+
+
+def _views(tensors: registry.Tensors, file_format: str | None) -> dict[str, Any]:
+    """The values of all tensors; the bytes of quantised ones are sorted anew, each by a thread of its own."""
+    if file_format != "gguf":  # torch's tensors may share a storage, which is made ready once
+        return {key: array.view() for key, array in tensors.items()}
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(tensors, pool.map(lambda array: array.view(), tensors.values()), strict=True))
 
 
 def _types(params: Mapping[str, np.ndarray], needed: Mapping[str, Any], dtype: Any) -> dict[str, np.dtype]:
