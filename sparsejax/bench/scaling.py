@@ -139,6 +139,9 @@ def _job_seconds(family: str, repetitions: int) -> float:
     finally:
         for process in job:
             process.kill()
+            process.wait()
+    if failed := [number for number, process in enumerate(job) if process.returncode]:
+        raise RuntimeError(f"{family}: processes {failed} of the job failed; their own words stand above")
     seconds: float = json.loads(told[0].splitlines()[-1])
     return seconds
 

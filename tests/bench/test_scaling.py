@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from sparsejax.bench.scaling_limits import CHIPS, Network, break_even, ring_bytes
+from sparsejax.bench.scaling_limits import CHIPS, Network, break_even, networks, ring_bytes
 from sparsejax.bench.scaling_steps import collective_bytes
 
 PROGRAM = """
@@ -29,3 +32,15 @@ def test_language_models_of_all_sizes_need_as_many_tokens():
     assert small == pytest.approx(large)
     one = Network("", "tokens", 10**6, 6e6)
     assert break_even(one, CHIPS) > break_even(one, 2)
+
+
+def test_the_page_has_the_sizes_of_the_networks():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text()
+    told = re.findall(r'Network\("[^"]+", "([^"]+)", ([\d_]+), ([\d_]+(?: \* [\d_]+)?)\)', page)
+    assert len(told) == 4
+    for (rows, parameters, product), network in zip(told, networks(), strict=True):
+        flops = 1
+        for factor in product.split(" * "):
+            flops *= int(factor)
+        assert (rows, int(parameters)) == (network.rows, network.parameters)
+        assert flops == pytest.approx(network.flops, rel=1e-6)
