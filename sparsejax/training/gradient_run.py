@@ -19,7 +19,7 @@ from sparsejax.training.gradient_step import GradientState
 from sparsejax.training.job_log import Log, job_log
 from sparsejax.training.loop import run_rounds
 from sparsejax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
-from sparsejax.training.processes import agreed, gathered, is_first_process, told_losses
+from sparsejax.training.processes import agreed, connect, gathered, is_first_process, told_losses
 from sparsejax.training.progress import Style, Update, shown_progress
 from sparsejax.training.run_folder import STATE_FOLDER, mark_finished, opened_run
 from sparsejax.training.sharding import Rule, shardings
@@ -185,6 +185,7 @@ def begun(
       CheckpointError: it is damaged.
     """
     key = jax.random.key(seed)
+    connect(mesh)
     place = shardings(jax.eval_shape(first, key), rules, mesh)
     state = jax.jit(first, out_shardings=place)(key)
     folder = folder / STATE_FOLDER

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from sparsejax.training.processes import is_first_process, wait_for_all
+from sparsejax.checkpoint.native.barrier import wait_for_all
+from sparsejax.training.processes import is_first_process
 
 
 class Log(Protocol):

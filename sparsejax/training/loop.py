@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sparsejax.training.processes import agreed, gathered
+from sparsejax.training.processes import agreed, connect, gathered
 from sparsejax.training.sharding import first_devices
 
 Advance = Callable[[Any, Any], tuple[Any, Any]]
@@ -44,6 +44,7 @@ def start_states(
     states = jax.tree.map(_strong, states)
     if mesh is None:
         return jax.device_put(states, jax.devices()[0])
+    connect(mesh)
     return jax.jit(lambda same: same, out_shardings=seed_sharding(mesh, len(keys)))(states)
 
 

@@ -20,14 +20,16 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import Mesh, PartitionSpec, Sharding
 
+from sparsejax.checkpoint.native.barrier import wait_for_all
+from sparsejax.ops import backends
 from sparsejax.training.errors import RunError
 from sparsejax.training.job_settings import JobSettings
 
 SettingsT = TypeVar("SettingsT", bound=JobSettings)
 
-_UNREACHED = re.compile("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|Connection (closed|reset)")
+_UNREACHED = re.compile("Gloo|[Bb]arrier|UNAVAILABLE|DEADLINE_EXCEEDED|Connection (closed|reset)")
 
 _HANDLERS: list[Any] = []
 """Held for the C library, which calls the last one."""
@@ -98,7 +100,7 @@ def start_processes(
     except RuntimeError as error:
         taken = f"{coordinator}: process 0 cannot listen there; is the port taken?"
         raise RuntimeError(taken if "RPC server" in str(error) else _line(error)) from error
-    if jax.default_backend() == "cpu":  # one process may wait for ever where it reads a kept program of a job
+    if backends.platform() == "cpu":  # one process may wait for ever where it reads a kept program of a job
         jax.config.update("jax_enable_compilation_cache", False)
     atexit.register(_leave)
     if resumable:
@@ -174,21 +176,6 @@ def is_first_process() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(name: str) -> None:
-    """Wait until all processes have come to the place of this name; at once in a job of one process.
-
-    Args:
-      name: of the place, the same in all.
-
-    Example:
-      >>> wait_for_all("saved")
-    """
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 def check_same(what: str, document: Any) -> None:
     """Refuse to go on with processes that differ; all of them must call it, and none returns before.
 
@@ -206,10 +193,34 @@ def check_same(what: str, document: Any) -> None:
         return
     from jax.experimental import multihost_utils
 
+    wait_for_all("compare")
     own = np.uint32(zlib.crc32(json.dumps(document, sort_keys=True, default=str).encode()))
     everyone = np.asarray(multihost_utils.process_allgather(own))
     if different := np.flatnonzero(everyone != everyone[0]).tolist():
         raise RunError(f"{what}: process {different[0]} differs from process 0")
+
+
+def connect(mesh: Mesh) -> None:
+    """Let the devices of each axis meet now: on CPUs they give up on one that is half a minute late.
+
+    A process that compiles its first step for so much longer than another would end the job otherwise.
+
+    Args:
+      mesh: of the devices of all processes.
+
+    Example:
+      >>> from sparsejax.training.sharding import training_mesh
+      >>> connect(training_mesh())
+    """
+    if jax.process_count() == 1:
+        return
+    for axes in (*mesh.axis_names, mesh.axis_names):
+        wait_for_all("connect")
+
+        def met(axes: Any = axes) -> Any:
+            return jax.lax.psum(jax.lax.axis_index(axes), axes)
+
+        jax.jit(jax.shard_map(met, mesh=mesh, in_specs=(), out_specs=PartitionSpec()))().block_until_ready()
 
 
 def agreed(decision: bool) -> bool:
@@ -236,6 +247,9 @@ def own_rows(sharding: Sharding, rows: int) -> slice:
       sharding: of the batch; its first axis is that of rows.
       rows: of the batch, over all processes.
 
+    Raises:
+      ValueError: it has none of them, or its devices are not neighbours in the mesh.
+
     Example:
       >>> from sparsejax.training.sharding import batch_sharding, training_mesh
       >>> own_rows(batch_sharding(training_mesh(), 4), 4)
@@ -247,7 +261,13 @@ def own_rows(sharding: Sharding, rows: int) -> slice:
         raise ValueError(
             f"process {jax.process_index()} has none of the devices that the batch is spread over"
         )
-    return slice(min(start for start, _, _ in held), max(stop for _, stop, _ in held))
+    first, last = min(start for start, _, _ in held), max(stop for _, stop, _ in held)
+    if last - first != sum(stop - start for start, stop in {(start, stop) for start, stop, _ in held}):
+        raise ValueError(
+            f"the devices of process {jax.process_index()} are not neighbours in the mesh; make it of "
+            "`sharding.first_devices`"
+        )
+    return slice(first, last)
 
 
 def from_own_rows(sharding: Sharding, rows: int, parts: Any) -> Any:
@@ -306,7 +326,7 @@ def told_losses() -> Iterator[None]:
 
     Example:
       >>> with told_losses():
-      ...     wait_for_all("saved")
+      ...     check_same("the processes read different texts", {"text checksum": 7})
     """
     try:
         yield

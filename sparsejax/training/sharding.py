@@ -62,7 +62,8 @@ def first_devices(count: int, told: str) -> list[jax.Device]:
       >>> len(first_devices(1, "1"))
       1
     """
-    available = jax.devices()
+    # A process makes one run of rows, so its devices stand together; `jax.devices` may mix those of hosts.
+    available = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if count > len(available):
         raise ValueError(f"{told} devices are asked for, there are {len(available)}")
     if (processes := len({device.process_index for device in available[:count]})) < jax.process_count():

@@ -45,6 +45,22 @@ print("sum", float(jax.jit(jax.numpy.sum)(numbers)), jax.device_count())
 end_processes()
 """
 
+LATE = """
+import time
+
+import jax, numpy as np
+from sparsejax.training.processes import connect, from_own_rows, own_rows
+from sparsejax.training.sharding import batch_sharding, training_mesh
+
+mesh = training_mesh(jax.device_count() // 2, 2)
+connect(mesh)
+time.sleep(32 * process_id)  # as one that compiles for longer
+rows = batch_sharding(mesh, 8)
+numbers = from_own_rows(rows, 8, {"x": np.arange(8.0)[own_rows(rows, 8)]})["x"]
+print("sum", float(jax.jit(jax.numpy.sum)(numbers)))
+end_processes()
+"""
+
 TRAIN = """
 from pathlib import Path
 from tests.training.test_processes import train
@@ -181,6 +197,12 @@ def outputs(job: Sequence[subprocess.Popen[str]], seconds: float = 240) -> list[
 def test_two_processes_share_rows_and_sum_them():
     for out in outputs(start_job(START + SUM, 2)):
         assert "sum 28.0 4" in out
+
+
+@pytest.mark.slow
+def test_a_process_that_comes_half_a_minute_late_is_waited_for():
+    for out in outputs(start_job(START + LATE, 2)):
+        assert "sum 28.0" in out
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ import jax, numpy as np
 from jax.sharding import Mesh
 from sparsejax.models.force_field.screening import screen
 from sparsejax.models.ultra_sparse.evolve import anneal
-from sparsejax.training.processes import wait_for_all
+from sparsejax.training.processes import connect
 from tests.models.force_field.test_potential import field, molecule
 from tests.models.ultra_sparse.evolve.batches import SINE_NET, sine_batch
 
-wait_for_all("begun")  # they connect now: later, one that is half a minute behind would end the job
 mesh = Mesh(np.array(jax.devices()), ("chains",))
+connect(mesh)
 found = anneal(
     jax.random.key(0), SINE_NET, sine_batch(), steps=int(sys.argv[5]), chains=jax.device_count(), mesh=mesh
 )

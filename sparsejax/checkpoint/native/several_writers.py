@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sparsejax.checkpoint.native.barrier import wait_for_all
 from sparsejax.checkpoint.native.orbax_arrays import span_processes
 
 _TOKEN_BYTES = 8
@@ -40,6 +41,7 @@ def taking_part(arrays: Iterable[Any]) -> Iterator[Part]:
         return
     from jax.experimental import multihost_utils
 
+    wait_for_all("checkpoint begun")
     token = np.asarray(multihost_utils.broadcast_one_to_all(np.frombuffer(token, np.uint8))).tobytes()
     yield Part(jax.process_index() == 0, token.hex())
-    multihost_utils.sync_global_devices("checkpoint written")
+    wait_for_all("checkpoint written")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import count
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from sparsejax.checkpoint.native.barrier import wait_for_all
 from sparsejax.models.force_field.config import ForceFieldConfig
 from sparsejax.models.force_field.packing import MOST_ATOMS, Packed, block_of, in_blocks, in_lists, padded
 from sparsejax.models.force_field.potential import (
@@ -28,8 +28,6 @@ Told = Callable[[int], Any]
 """Called now and then with the structures that this process has done."""
 
 _AXIS = "batches"
-_CALLS = count()
-_LONGEST_WAIT = 24 * 3600 * 1000  # ms; the runtime tells sooner if a process is gone
 _Weights = tuple[Params, Filters | None]
 
 
@@ -239,7 +237,6 @@ def _of_all_processes(
     if len(processes) == 1:
         return own
     from jax.experimental.multihost_utils import process_allgather
-    from orbax.checkpoint.multihost import get_barrier_sync_fn
 
     places = [_places_of(_parts_of(process, devices), rounds) for process in processes]
     lengths = [[_length(structures[place]) for place in some] for some in places]
@@ -248,8 +245,7 @@ def _of_all_processes(
     if mine:
         together = np.concatenate(mine)
         sent[: len(together)] = together
-    # On CPUs a collective gives up on a process that comes half a minute later than the others.
-    get_barrier_sync_fn()(key=f"screened {next(_CALLS)}", timeout_ms=_LONGEST_WAIT)
+    wait_for_all("screened")
     found: dict[int, Prediction] = {}
     for some, sizes, vector in zip(places, lengths, process_allgather(sent), strict=True):
         for place, values in zip(some, np.split(vector, np.cumsum(sizes)), strict=False):

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from sparsejax.models.force_field.screening import _rounds, screen
+from sparsejax.models.force_field.potential import Prediction
+from sparsejax.models.force_field.screening import _as_vector, _length, _of_vector, _rounds, screen
 from sparsejax.models.force_field.structure import Structure
 from tests.models.force_field.test_potential import METHANE, OPEN, crystal, field, molecule
 
@@ -79,3 +80,16 @@ def test_a_result_that_is_no_number_names_its_structure():
     with_oxygen = METHANE._replace(species=np.full(5, 8, np.int32))
     with pytest.raises(ValueError, match="^structure 2: the energy or a force is no number"):
         screen(dataclasses.replace(chosen, params=broken), [methane, methane, with_oxygen])
+
+
+@pytest.mark.parametrize("structure", [METHANE, crystal()], ids=["molecule", "crystal"])
+def test_what_is_sent_to_other_processes_comes_back(structure):
+    atoms, rng = structure.num_atoms, np.random.default_rng(1)
+    stress = rng.normal(size=6) if structure.pbc.all() else None
+    sent = Prediction(rng.normal(), rng.normal(size=(atoms, 3)), stress, rng.normal(size=atoms))
+    vector = _as_vector(sent)
+    assert vector.shape == (_length(structure),)
+    found = _of_vector(vector, structure)
+    assert (found.stress is None) == (stress is None)
+    for own, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(sent), strict=True):
+        np.testing.assert_array_equal(own, wanted)
