@@ -193,7 +193,7 @@ def identify(
     if others:
         raise UnknownFormatError(f"is of kind {shown(others)}, not {kind!r}")
     if not candidates:
-        which = "any family" if kind is None else f"the kind {kind!r}"
+        which = "any family" if kind is None else f"kind {kind!r}"
         raise UnknownFormatError(f"no {file_format} file is of {which}")
     if variant is not None:
         named = [name for name in (matches or candidates) if variant in candidates[name].layouts]
