@@ -7,8 +7,9 @@
 
 NVE: a molecule by the shipped force field in one call of `md.nve`, with a trajectory on the disk and the
 state saved on the way. Training: a small Temporal Eigenstate Network on random bytes, with metrics and saved
-states. What is told: resident memory at the end of the first third and at the end, its growth, and whether
-the run itself stayed sound: the drift of the energy, the loss.
+states. Both save as often as the command line does, short runs more often. What is told: resident memory at
+the end of the first third and at the end, its growth, and whether the run itself stayed sound: the drift of
+the energy, the loss.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +33,7 @@ import sparsejax as sj
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "ultra_tiny_gfn2.pt"
 MIB = 1 << 20
+MINUTE = 60.0
 VOCABULARY, LENGTH, ROWS = 64, 32, 8
 
 
@@ -60,22 +63,26 @@ class TimeIsUp(Exception):
 
 
 class Watch:
-    """Takes samples; `look` raises `TimeIsUp` when the seconds after its first call are over."""
+    """Takes at most 1,000 samples; `look` raises `TimeIsUp` when the seconds of the run are over."""
 
     def __init__(self, seconds: float):
         self.samples: list[Sample] = []
         self._seconds, self._start = seconds, 0.0
 
-    def look(self) -> None:
-        """One sample."""
+    def look(self) -> bool:
+        """Takes a sample if it is time; whether it did."""
         if not self._start:
             gc.freeze()  # what was there before is not looked through each time
             self._start = time.monotonic()
+        now = time.monotonic() - self._start
+        if self.samples and now < self.samples[-1].seconds + self._seconds / 1000:
+            return False
         gc.collect()  # what is only waiting to be collected is no leak
-        self.samples.append(Sample(time.monotonic() - self._start, resident_mib()))
-        if self.samples[-1].seconds > self._seconds:
+        self.samples.append(Sample(now, resident_mib()))
+        if now > self._seconds:
             gc.unfreeze()
             raise TimeIsUp
+        return True
 
 
 def resident_mib() -> float:
@@ -106,17 +113,18 @@ def soak_nve(seconds: float, folder: Path, *, replicas: int = 4) -> Soaked:
     watch, parts = Watch(seconds), []
 
     def progress(step: int, records: Any) -> None:
-        parts.append((step, np.asarray(records["conserved"])[-1:]))
-        watch.look()
+        if watch.look() and len(records["conserved"]):
+            parts.append((step, np.array(records["conserved"][-1])))  # a view would keep all records
 
-    files = {"trajectory": folder / "run.traj", "restart": folder / "state", "save_every": 1000}
+    often = 1000 if seconds < MINUTE else 10_000
+    files = {"trajectory": folder / "run.traj", "restart": folder / "state", "save_every": often}
     options = {"temperature": 150.0, "replicas": replicas, "every": 100, "call_steps": 200}
     try:
         md.nve(field, ethanol, steps=10**9, progress=progress, **options, **files)
     except TimeIsUp:
         pass
-    steps = np.array([step for step, energies in parts if len(energies)])
-    energies = np.concatenate([energies for _, energies in parts])
+    steps = np.array([step for step, _ in parts])
+    energies = np.stack([energies for _, energies in parts])
     picoseconds = steps * 0.5e-3
     slopes = np.polyfit(picoseconds, energies.reshape(len(steps), -1), 1)[0]
     told = {
@@ -143,16 +151,19 @@ def soak_training(seconds: float, folder: Path, *, leak: Callable[[], object] = 
     params = jax.jit(network.init)(key, np.zeros((1, LENGTH), np.int32))["params"]
     optimizer = optax.adamw(1e-3)
     step = gradient_step(next_token_loss(config, dtype=None, train=True), optimizer)
-    watch, losses = Watch(seconds), []
-    steps = compiled_steps(step, _batches())
+    watch, first, late = Watch(seconds), [], deque(maxlen=50)
+    steps, trained = compiled_steps(step, _batches()), 0
     with MetricLog(folder / "metrics.jsonl") as log:
 
         def record(done: int, records: Any) -> None:
-            losses.extend(map(float, records["loss"]))
-            log.append(done + 1, {"loss": losses[-1]})
+            late.extend(map(float, records["loss"]))
+            first[:] = first or [late[0]]
+            log.append(done + 1, {"loss": late[-1]})
             leak()
 
         def look(done: int, _state: Any) -> bool:
+            nonlocal trained
+            trained = done
             try:
                 watch.look()
             except TimeIsUp:
@@ -167,11 +178,11 @@ def soak_training(seconds: float, folder: Path, *, leak: Callable[[], object] = 
             at_most=5,
             on_records=record,
             save=lambda done, state: save_state(folder / "state", state, rounds=done, seconds=0.0),
-            save_seconds=0.5,
+            save_seconds=0.5 if seconds < MINUTE else 15.0,
             on_states=look,
         )
-    late = float(np.mean(losses[-50:]))
-    return Soaked(len(losses), watch.samples, {"first loss": losses[0], "last loss": late})
+    told = {"first loss": first[0], "last loss": float(np.mean(late))}
+    return Soaked(trained, watch.samples, told)
 
 
 def _batches() -> Iterator[dict[str, np.ndarray]]:

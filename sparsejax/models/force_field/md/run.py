@@ -99,10 +99,7 @@ class Simulation:
             )
             step = int(step)
             _check_finite(energy, step)
-            handle(
-                step,
-                {name: rows[:count] for name, rows in jax.device_get(records).items() if rows is not None},
-            )
+            handle(step, _first_rows(records, int(count)))
             if overflow:
                 stuck = stuck + 1 if step == before else 1
                 self._grow(step, stuck)
@@ -138,6 +135,12 @@ class Simulation:
             lambda state: observe(state, self.system, self.integrator, self.observers), self.state
         )
         return {name: leaf for name, leaf in record.items() if leaf is not None}
+
+
+def _first_rows(records: Mapping[str, jax.Array | None], count: int) -> dict[str, np.ndarray]:
+    """Copies: who keeps a view of the first rows keeps the room of all."""
+    given = jax.device_get(records)
+    return {name: rows[:count].copy() for name, rows in given.items() if rows is not None}
 
 
 def _check_finite(energy: np.ndarray, step: int) -> None:

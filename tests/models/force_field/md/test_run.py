@@ -33,6 +33,13 @@ def test_the_cut_into_calls_changes_no_bit_and_compiles_nothing():
     assert counts["advance"] == 0
 
 
+def test_kept_records_keep_no_more_than_their_rows():
+    kept = []
+    options = {"steps": 40, "call_steps": 10, "timestep": 1.0}
+    md.nve(morse.morse(), cluster(), progress=lambda step, records: kept.append(records), **options)
+    assert len(kept) > 3 and all(rows.base is None for records in kept for rows in records.values())
+
+
 def test_replicas_are_what_they_would_be_alone():
     starts = [cluster(), cluster(0.05)]
     together = md.nve(morse.morse(), starts, steps=60, timestep=2.0, every=20)
