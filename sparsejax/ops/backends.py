@@ -94,8 +94,11 @@ QUANTIZED = OpBackends(
 # dense; 16 / 8 / 3 blocks of 64):
 #   1: 0.64; gather 0.38 / 0.21 / 0.12     1, neurons of a rank-64 router, 1,024 / 512 / 205: see the constant
 # with the dense products masked:
-#   64: 2.9; block - / 3.1 / 2.3       128: 4.3; 6.4 / 3.8 / 2.6       256: 9.4; 13.4 / 7.1 / -
-#   512: 17.5; 18.1 / 14.2 / -         1,024: 36.9; 32.0 / - / -       2,048: 64.5; 45.5 / - / -
+#   64: 3.5; block - / 2.8 / 2.7       128: 5.2; 5.0 / 3.5 / 2.6       256: 7.3; 6.6 / 4.5 / -
+#   512: 14.6; 15.1 / 8.3 / 4.8        1,024: 36.9; 32.0 / - / -       2,048: 64.5; 45.5 / - / -
+# and with the gradient (masked; block):
+#   64: 7.4; - / 7.0 / 7.4             128: 11.7; 12.7 / 8.6 / 6.0
+#   256: 19.5; 21.0 / 10.9 / -         512: 46.8; 62.7 / 23.5 / 10.7
 SPARSE_FFN_BLOCK = 16
 """Fewest neurons of a block for which "gather" and "block" are taken."""
 
@@ -109,7 +112,7 @@ SPARSE_FFN_GATHER_NEURONS = 0.5
 """Largest part of the neurons of one token for which "gather" is taken, without blocks: with a rank-64 router
 0.22 ms at 205 of 2,048 neurons, 0.32 at 512 and 0.51 at 1,024, against 0.64 of all."""
 
-SPARSE_FFN_BLOCK_PART = ((1024, 0.5), (128, 0.25), (64, 0.125))
+SPARSE_FFN_BLOCK_PART = ((1024, 0.5), (64, 0.25))
 """(Least tokens, largest part of the neurons) for which "block" is taken."""
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from sparsejax.ops import backends
+from sparsejax.ops.sparse_ffn.batched import batched_ffn, fits
 from sparsejax.ops.sparse_ffn.block import Plan, block_ffn
 from sparsejax.ops.sparse_ffn.choose import choose_path
 from sparsejax.ops.sparse_ffn.listed import own_outputs
@@ -95,7 +96,9 @@ def sparse_ffn(
         indices = block_neurons(top_k_indices(scores, count), block_size)
         outputs = own_outputs(flat, weights, indices, activation)
     else:
-        outputs = block_ffn(flat, weights, *_assignment(scores, count), plan)
+        mask, most = _assignment(scores, count)
+        form = batched_ffn if _is_static(count) and fits(flat, mask, most, plan) else block_ffn
+        outputs = form(flat, weights, mask, most, plan)
     return with_bias(outputs, weights, inputs)
 
 

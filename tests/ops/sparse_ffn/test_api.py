@@ -41,7 +41,7 @@ def test_paths_by_size():
     assert [choose_path(1, 2048, top_k, 64) for top_k in (1024, 512, 205)] == ["gather"] * 3
     assert [choose_path(4096, 2048, top_k, 64) for top_k in (1024, 205)] == ["block"] * 2
     assert [choose_path(128, 2048, top_k, 64) for top_k in (1024, 512)] == ["masked", "block"]
-    assert [choose_path(64, 2048, top_k, 64) for top_k in (512, 205)] == ["masked", "block"]
+    assert [choose_path(64, 2048, top_k, 64) for top_k in (1024, 512)] == ["masked", "block"]
     assert choose_path(128, 2048, 205) == choose_path(128, 2048, jnp.asarray(205), 64) == "masked"
     with target_platform("gpu"):
         assert choose_path(1, 2048, 205, 64) == "masked"

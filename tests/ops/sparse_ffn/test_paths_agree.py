@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.ops.sparse_ffn import ACTIVATIONS, dense_ffn, sparse_ffn
+from sparsejax.ops.sparse_ffn import ACTIVATIONS, api, dense_ffn, sparse_ffn
+from sparsejax.ops.sparse_ffn.batched import batched_ffn, room
 from sparsejax.ops.sparse_ffn.block import SIDE_BY_SIDE, Plan, tile_rows
 from sparsejax.ops.sparse_ffn.kernel import activated
 from sparsejax.ops.sparse_ffn.tiles import tiles_of
@@ -90,6 +91,23 @@ def test_a_block_that_every_token_wants_drops_none(ffn):
     wanted = _outputs(inputs, weights, scores, 16, block_size=8, path="masked")
     outputs = _outputs(inputs, weights, scores, 16, block_size=8, path="block")
     np.testing.assert_allclose(outputs, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+@pytest.mark.parametrize("full", [False, True])
+def test_blocks_side_by_side(ffn, full, crowded, monkeypatch):
+    """With an uneven last block, of a gated FFN too, and with blocks that lack room for some tokens."""
+    inputs, weights = normal(6, 70, 12), ffn(90, 12, full=full)
+    scores = normal(7, 70, 6) + crowded * 9 * jnp.eye(6)[2]
+    taken = []
+    monkeypatch.setattr(api, "batched_ffn", lambda *given: taken.append(given) or batched_ffn(*given))
+    options = {"block_size": 16, "activation": "silu"}
+    (_, wanted), gradient = _with_gradients(32, path="masked", **options)(inputs, weights, scores)
+    (_, outputs), mine = _with_gradients(32, path="block", **options)(inputs, weights, scores)
+    beyond = (scores >= jnp.sort(scores, axis=1)[:, 4:5]).sum(axis=0).max() > room(70, 6, most=2)
+    assert taken and beyond == crowded
+    _close(outputs, wanted, 1e-6)
+    _close(mine, gradient, 3e-6)
 
 
 def test_an_odd_number_of_tiles_in_pairs(ffn):
