@@ -7,7 +7,7 @@ import dataclasses
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.sparse_inference_batches import _ACTIVE, BATCHES, GROUPS, measure_sizes
 from sparsejax.bench.sparse_inference_layers import QUICK
-from sparsejax.models.sparse_inference.crossover import UNION, choose_path, union_part
+from sparsejax.models.sparse_inference.crossover import choose_path
 
 MACHINE = Machine("cpu", 2, {}, 5.0, 1.0, 20.0, 60.0)
 
@@ -23,10 +23,9 @@ def test_rows_of_batches_and_limits():
     for row in (two, four, one, many):
         assert row.quality["error to float64, of the same choice"] < 1e-5
         assert row.ours > 0 and row.peers["dense JAX"] > 0 and row.targets[0].at_least == 1.0
-    assert two.variants.keys() == {"rows", "masked"}
+    assert two.variants.keys() == {"union", "masked"}
     assert float(two.quality["recall of the active"].split()[0]) > 0.3
 
 
-def test_batches_are_united_in_what_is_measured():
-    assert all(choose_path(tokens, _ACTIVE) == "union" for tokens in BATCHES)
-    assert union_part(BATCHES[-1], _ACTIVE) <= UNION and len(GROUPS) == 2
+def test_small_batches_read_rows_in_what_is_measured():
+    assert all(choose_path(tokens, _ACTIVE) == "rows" for tokens in BATCHES) and len(GROUPS) == 2

@@ -83,7 +83,7 @@ def predicted_ffn(
     if strict:
         check_strictly(marks, sparsity, plan)
     call = Call(flat, weights, marks, sparsity, activation, plan)
-    part = 0.0 if call.quota is None else call.quota / plan.blocks(neurons)
+    part = None if call.quota is None else call.quota / plan.blocks(neurons)
     shared = len(flat) > 1 and plan.groups(len(flat)) < len(flat)
     path = choose_path(len(flat), part, shared=shared) if plan.path == "auto" else plan.path
     if path == "dense" or part == 1:

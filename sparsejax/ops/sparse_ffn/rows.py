@@ -22,9 +22,8 @@ LANES = (128, 16)
 """Numbers that a piece holds a multiple of, the better one first: both products with 205 rows of 512 take 90
 us by 4 pieces of 128, 98 by 16 of 32."""
 
-TOGETHER = 64
-"""Rows that one pass across them adds up, at most: 1,024 of 512 take 153 us by 16, 132 by 32, 105 by 64. For
-several vectors half as many, since 8 by 64 take 4 s to compile."""
+TOGETHER = 32
+"""Rows that one pass across them adds up, at most: more compile longer, and are no faster."""
 
 Kept = tuple[Array, Array, Array]
 """The arguments of a product, for its gradient."""
@@ -75,9 +74,10 @@ def row_sum(values: Array, matrix: Array, indices: Array) -> Array:
     wide = _wide(matrix, values)
     if backends.platform() != "cpu":
         return jnp.matmul(values.astype(matrix.dtype), matrix[indices], preferred_element_type=wide)
-    most = TOGETHER if len(values) == 1 else TOGETHER // 2
-    together = -(-len(indices) // -(-len(indices) // most))  # passes of about the same length
-    missing = -len(indices) % together
+    passes = -(-len(indices) // TOGETHER)
+    passes += passes % 2  # for two threads: 3 passes over 192 rows of 512 take 50 us more than 4
+    together = -(-len(indices) // passes)
+    missing = together * passes - len(indices)
     factors = jnp.pad(values.astype(matrix.dtype).astype(wide), ((0, 0), (0, missing)))
     factors = factors.T.reshape(-1, together, len(values))
     listed = jnp.pad(indices, (0, missing), mode="edge").reshape(-1, together)
@@ -85,16 +85,10 @@ def row_sum(values: Array, matrix: Array, indices: Array) -> Array:
         _rows(matrix, listed[:, row]).astype(wide)[:, None] * factors[:, row, :, None]
         for row in range(together)
     )
-    passes = sum(terms, start=jnp.zeros((), wide))
-    if len(passes) == 1:
-        return passes[0]
-    # With a sum, or a product by a vector, the terms would be fused and no longer be vectors.
-    if len(values) > 1:
-        total: Array = jax.lax.fori_loop(1, len(passes), lambda nth, total: total + passes[nth], passes[0])
-        return total
-    # A loop takes a quarter of the time of a layer of 1,024 rows of 512. One row of this matrix is of use.
-    twice = jnp.zeros((2, len(passes)), wide).at[0].set(1)
-    return jnp.matmul(twice, passes[:, 0])[:1]
+    sums = sum(terms, start=jnp.zeros((), wide))
+    # A loop, since the terms would be fused with a sum over passes, and no longer be vectors.
+    total: Array = jax.lax.fori_loop(1, passes, lambda number, total: total + sums[number], sums[0])
+    return total
 
 
 def _products_forward(matrix: Array, indices: Array, inputs: Array) -> tuple[Array, Kept]:

@@ -11,7 +11,7 @@ import pytest
 
 from sparsejax.models.sparse_inference.compensation import Compensation, fit_compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.crossover import choose_path, union_part
+from sparsejax.models.sparse_inference.crossover import choose_path
 from sparsejax.models.sparse_inference.ffn_hot import hot_cold_ffn, split_hot
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
@@ -128,10 +128,10 @@ def test_compensation_is_not_added_to_what_all_neurons_give(path, count):
 
 def test_paths_by_size():
     assert [choose_path(1, part) for part in (0.05, 0.6, 0.7, 1.0)] == ["rows", "rows", "masked", "dense"]
-    assert choose_path(4, 0.05) == "union" and choose_path(64, 0.05) == "masked"
-    # 8 tokens with a tenth each use more than half of the neurons together: no list holds that.
-    assert [choose_path(tokens, 0.1) for tokens in (2, 8)] == ["union", "masked"]
-    assert union_part(8, 0.1) == pytest.approx(0.57, abs=0.01)
+    assert choose_path(4, 0.05) == "rows" and choose_path(64, 0.05) == "masked"
+    assert [choose_path(tokens, 0.2) for tokens in (2, 4, 8)] == ["rows", "rows", "masked"]
+    assert [choose_path(tokens, None) for tokens in (1, 2, 9)] == ["rows", "union", "masked"]
+    assert choose_path(9, None, shared=True) == "shared"
     assert choose_path(1, 0.9) == choose_path(512, 0.9, shared=True) == "masked"  # dense drops nothing
     assert choose_path(512, 0.5, shared=True) == "shared" and choose_path(512, 1.0, shared=True) == "dense"
     with target_platform("gpu"):
