@@ -33,8 +33,8 @@ BATCH_ROWS = 1.0
 """Largest part of the neurons, summed over the tokens of a small batch, that they read each for itself."""
 
 UNION = 0.25
-"""Largest part of the neurons, those that any token uses, that a small batch reads once where thresholds choose,
-so that no token has a list of known length: each goes through the rows again in the cache."""
+"""Largest part of the neurons, those that any token uses, that a small batch reads once where thresholds
+choose, so that no token has a list of known length: each goes through the rows again in the cache."""
 
 SHARED = 0.55
 """Largest part of the neurons that tokens with one choice in common read."""
