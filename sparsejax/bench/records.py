@@ -6,7 +6,15 @@ from pathlib import Path
 
 from sparsejax.bench.report import Row, read_rows
 
-BENCHES = ("ultra_sparse", "ultra_sparse_training", "ten", "sprout", "force_field", "sparse_inference")
+BENCHES = (
+    "ultra_sparse",
+    "ultra_sparse_training",
+    "ten",
+    "sprout",
+    "force_field",
+    "sparse_inference",
+    "scaling",
+)
 """The benchmarks that are recorded, in the order of reports."""
 
 RESULTS = Path(__file__).resolve().parent / "results"
