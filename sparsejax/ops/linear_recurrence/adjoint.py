@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ Gradients = tuple[Pair, Decay, Pair, None]
 """Of drive, decay, initial state and resets."""
 
 
+@runtime_checkable
 class Run(Protocol):
     """A backend."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -37,6 +37,7 @@ class MDState:
     memory: Any
 
 
+@runtime_checkable
 class Integrator(Protocol):
     """The two halves of a step around the one evaluation of energy and forces at its end.
 

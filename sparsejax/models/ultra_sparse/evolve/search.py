@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class SearchResult(NamedTuple):
     history: Record
 
 
+@runtime_checkable
 class Search(Protocol):
     """An algorithm: hashable settings that fix the program, and pure functions on states.
 
