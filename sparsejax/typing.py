@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
 Params = Mapping[str, Any]
 """Nested dict of arrays, as flax.linen's ``{"params": ...}`` holds it."""
 
-Features = Float[Array, "*b i"]
-Hidden = Float[Array, "*b h"]
-Outputs = Float[Array, "*b o"]
+Features = Float[Array | np.ndarray, "*b i"]
+EitherLayout = Float[Array | np.ndarray, "..."]
+"""Rows first (*b i), or features first (i *b), as the ``features_first`` beside it says."""
+
 Scalars = Float[Array, "*s"]
 Columns = Float[Array, "*s c"]
 IndexTable = Int[Array, "h k"]
@@ -33,6 +35,8 @@ Bias = Float[Array, "o"]
 Tokens = Int[Array, "*b t"]
 TokenStates = Float[Array, "*b t d"]
 PerToken = Float[Array, "*b t"]
+TokenDraws = Shaped[Array, "*b t"]
+TokenLogits = Float[Array, "*b t v"]
 HeadKernel = Float[Array, "d v"]
 Scalar = Float[Array, ""]
 Logits = Float[Array, "b v"]

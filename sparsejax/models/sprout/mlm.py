@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.ops.token_ids import IGNORED
-from sparsejax.typing import Logits, PerToken, Scalar, Tokens
+from sparsejax.typing import Scalar, TokenDraws, TokenLogits, Tokens
 
 _UNUSED_BITS = 8  # float32 holds 24
 
@@ -33,9 +33,9 @@ class MaskingRule:
 
 def mlm_apply(  # noqa: PLR0917 - the draws of the published rule, in its order
     ids: Tokens,
-    bern_mask: PerToken,
-    bern_80: PerToken,
-    bern_50: PerToken,
+    bern_mask: TokenDraws,
+    bern_80: TokenDraws,
+    bern_50: TokenDraws,
     random_words: Tokens,
     special_ids: Sequence[int],
     mask_id: int,
@@ -95,7 +95,7 @@ def mask_tokens(key: jax.Array, ids: Tokens, rule: MaskingRule) -> tuple[Tokens,
     return mlm_apply(ids, hidden, masked, changed, random_words, rule.special_ids, rule.mask_id)
 
 
-def mlm_loss(logits: Logits, labels: Tokens) -> tuple[Scalar, Scalar]:
+def mlm_loss(logits: TokenLogits, labels: Tokens) -> tuple[Scalar, Scalar]:
     """Mean cross entropy of the tokens to be guessed.
 
     Args:
@@ -122,7 +122,7 @@ def mlm_loss(logits: Logits, labels: Tokens) -> tuple[Scalar, Scalar]:
     return losses.sum() / jnp.maximum(count, 1), count.astype(losses.dtype)
 
 
-def mlm_accuracy(logits: Logits, labels: Tokens) -> Scalar:
+def mlm_accuracy(logits: TokenLogits, labels: Tokens) -> Scalar:
     """The part () of the tokens to be guessed whose label has the largest logit; 0 where there are none.
 
     Example:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from sparsejax.typing import Columns, Scalars
 
@@ -77,7 +78,7 @@ def column_table(recipe: Recipe, true_columns: int = 16, noise_columns: int = 24
 
 
 def expand_input(
-    x: Scalars,
+    x: ArrayLike,
     recipe: Recipe = "trained",
     *,
     true_columns: int = 16,

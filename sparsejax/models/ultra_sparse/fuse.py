@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypedDict, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from sparsejax.models.ultra_sparse.config import Layer, UltraSparseConfig
 from sparsejax.models.ultra_sparse.fast_sine import fast_sine
@@ -22,7 +23,7 @@ from sparsejax.models.ultra_sparse.features import (
 from sparsejax.models.ultra_sparse.layers import activate
 from sparsejax.models.ultra_sparse.model import forward
 from sparsejax.models.ultra_sparse.quantize import dequantize
-from sparsejax.typing import Features, Outputs, Params, Scalars
+from sparsejax.typing import Params
 
 _WRITTEN_OUT_CONNECTIONS = 512
 """Nets up to this size are written out term by term; compile time grows with the terms (0.1 s at 24)."""
@@ -41,7 +42,7 @@ class Trained(Protocol):
         """Its parameters."""
 
 
-def fuse(trained: Trained, recipe: Recipe = "trained") -> Callable[[Scalars], jax.Array]:
+def fuse(trained: Trained, recipe: Recipe = "trained") -> Callable[[ArrayLike], jax.Array]:
     """The whole ``x -> y`` of a net over a feature expansion, as one jitted function of raw x.
 
     The parameters become constants of the compiled program. A sparse first layer computes only the
@@ -71,7 +72,7 @@ def fuse(trained: Trained, recipe: Recipe = "trained") -> Callable[[Scalars], ja
     table = column_table(recipe, **counts)
 
     @jax.jit
-    def fused(x: Scalars) -> jax.Array:
+    def fused(x: ArrayLike) -> jax.Array:
         x = as_real(x)
         if _fits_written_out(config, params):
             values = _written_out(config, params, lambda index: _column(x, table[index]))
@@ -83,7 +84,7 @@ def fuse(trained: Trained, recipe: Recipe = "trained") -> Callable[[Scalars], ja
     return fused
 
 
-def compile_network(trained: Trained, *, features_first: bool = False) -> Callable[[Features], Outputs]:
+def compile_network(trained: Trained, *, features_first: bool = False) -> Callable[[ArrayLike], jax.Array]:
     """The net over a feature matrix as one jitted function, its parameters constants of the program.
 
     What `Checkpoint.apply` computes, without its look at the input and with one argument to hand over
@@ -110,7 +111,7 @@ def compile_network(trained: Trained, *, features_first: bool = False) -> Callab
     axis = 0 if features_first else -1
 
     @jax.jit
-    def network(features: Features) -> Outputs:
+    def network(features: ArrayLike) -> jax.Array:
         features = as_real(features)
         if not features.ndim or features.shape[axis] != config.input_size:
             raise ValueError(

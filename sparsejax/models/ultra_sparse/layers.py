@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.models.ultra_sparse.config import Activation
-from sparsejax.typing import Bias, Features, Hidden, IndexTable, Kernel, LiveCounts, Mask, SparseWeights
+from sparsejax.typing import Bias, EitherLayout, IndexTable, Kernel, LiveCounts, Mask, Scalars, SparseWeights
 
 
 def live_weights(weights: SparseWeights, live: LiveCounts) -> SparseWeights:
@@ -23,8 +23,13 @@ def live_weights(weights: SparseWeights, live: LiveCounts) -> SparseWeights:
 
 
 def sparse_layer(
-    inputs: Features, indices: IndexTable, weights: SparseWeights, bias: Bias, *, features_first: bool = False
-) -> Hidden:
+    inputs: EitherLayout,
+    indices: IndexTable,
+    weights: SparseWeights,
+    bias: Bias,
+    *,
+    features_first: bool = False,
+) -> jax.Array:
     """Pre-activations ``bias_h + sum_k weights_hk * inputs[indices_hk]``.
 
     Args:
@@ -47,7 +52,9 @@ def sparse_layer(
     return sum(terms) + bias
 
 
-def dense_layer(inputs: Features, kernel: Kernel, bias: Bias, *, features_first: bool = False) -> Hidden:
+def dense_layer(
+    inputs: EitherLayout, kernel: Kernel, bias: Bias, *, features_first: bool = False
+) -> jax.Array:
     """Pre-activations ``inputs @ kernel + bias``.
 
     Args:
@@ -67,13 +74,13 @@ def dense_layer(inputs: Features, kernel: Kernel, bias: Bias, *, features_first:
 
 
 def masked_layer(
-    inputs: Features, kernel: Kernel, mask: Mask, bias: Bias, *, features_first: bool = False
-) -> Hidden:
+    inputs: EitherLayout, kernel: Kernel, mask: Mask, bias: Bias, *, features_first: bool = False
+) -> jax.Array:
     """`dense_layer` with the kernel's entries zeroed where ``mask`` (i, o) is False."""
     return dense_layer(inputs, jnp.where(mask, kernel, 0), bias, features_first=features_first)
 
 
-def activate(pre_activations: Hidden, activation: Activation) -> Hidden:
+def activate(pre_activations: Scalars, activation: Activation) -> Scalars:
     """The layer's nonlinearity; sign(0) is 0."""
     if activation == "linear":
         return pre_activations

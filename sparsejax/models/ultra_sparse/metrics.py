@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
 from sparsejax.models.ultra_sparse.model import activations
 from sparsejax.models.ultra_sparse.quantize import dequantize
-from sparsejax.typing import Features, Outputs, Params
+from sparsejax.typing import Features, Params
 
 SATURATION_THRESHOLD = 0.95
 
@@ -79,7 +80,7 @@ class SelectionStats:
 
 
 def network_stats(
-    config: UltraSparseConfig, params: Params, features: Features, targets: Outputs
+    config: UltraSparseConfig, params: Params, features: Features, targets: ArrayLike
 ) -> NetworkStats:
     """Error, saturation and energies of a net on a batch.
 

@@ -17,7 +17,7 @@ from sparsejax.models.ultra_sparse.layers import (
     sparse_layer,
 )
 from sparsejax.models.ultra_sparse.quantize import dequantize
-from sparsejax.typing import Features, Hidden, IndexTable, Outputs, Params
+from sparsejax.typing import EitherLayout, IndexTable, Params
 
 _MASK_DENSITY = 0.1
 
@@ -34,7 +34,7 @@ class StackLayer(nn.Module):
     layer: Layer
 
     @nn.compact
-    def __call__(self, inputs: Features, features_first: bool = False) -> Hidden:
+    def __call__(self, inputs: EitherLayout, features_first: bool = False) -> jax.Array:
         """(..., i) to (..., h), or (i, ...) to (h, ...)."""
         layer, width = self.layer, inputs.shape[0 if features_first else -1]
         bias = self.param("bias", nn.initializers.zeros, (layer.features,))
@@ -83,11 +83,11 @@ class UltraSparseNet(nn.Module):
         """One submodule per layer, named ``layer_0``, ``layer_1``, ..."""
         self.layer = [StackLayer(layer) for layer in self.config.layers]
 
-    def __call__(self, features: Features, features_first: bool = False) -> Outputs:
+    def __call__(self, features: EitherLayout, features_first: bool = False) -> jax.Array:
         """Outputs of the last layer."""
         return self.activations(features, features_first)[-1]
 
-    def activations(self, features: Features, features_first: bool = False) -> list[Hidden]:
+    def activations(self, features: EitherLayout, features_first: bool = False) -> list[jax.Array]:
         """Activations of every layer, the output last."""
         values = []
         for layer in self.layer:
@@ -103,14 +103,14 @@ class DenseNet(UltraSparseNet):
 
 
 def forward(
-    config: UltraSparseConfig, params: Params, features: Features, *, features_first: bool = False
-) -> Outputs:
+    config: UltraSparseConfig, params: Params, features: EitherLayout, *, features_first: bool = False
+) -> jax.Array:
     """Outputs of a net as a pure function of config, parameters and features (see `UltraSparseNet`)."""
     return activations(config, params, features, features_first=features_first)[-1]
 
 
 def activations(
-    config: UltraSparseConfig, params: Params, features: Features, *, features_first: bool = False
+    config: UltraSparseConfig, params: Params, features: EitherLayout, *, features_first: bool = False
 ) -> list[jax.Array]:
     """Activations of every layer, the output last."""
     return cast(

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from sparsejax.models.ultra_sparse.features import as_real
 from sparsejax.models.ultra_sparse.problems.problem import Problem, RawSplit, build_problem
@@ -27,7 +28,7 @@ CLIFF = -0.1
 
 
 def shift(
-    features: Features, kind: ShiftKind, magnitude: float | jax.Array, key: jax.Array | None = None
+    features: ArrayLike, kind: ShiftKind, magnitude: float | jax.Array, key: jax.Array | None = None
 ) -> Features:
     """Features after a shift; magnitude 0 leaves them as they are.
 
