@@ -104,7 +104,7 @@ def pairs_of_rows(senders: Array, reverse: Array, mask: Array) -> PairLayout:
     )
 
 
-def pairs_of_blocks(mask: Array) -> PairLayout:
+def pairs_of_blocks(mask: Array | np.ndarray) -> PairLayout:
     """The pairs of blocks of b nodes that all see each other: nothing to search for.
 
     Args:

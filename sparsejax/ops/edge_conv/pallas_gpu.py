@@ -97,8 +97,8 @@ def _kernel(plan: _Plan, *refs: jax.Ref) -> None:
         plgpu.store(outputs[1].at[node, axis, columns], total.astype(outputs[1].dtype))
 
 
-def _parts(plan: _Plan, weights: Weights, place: Array, live: Array) -> Parts:
-    """Weights (tile, c) of the slots, 0 where nothing is."""
+def _parts(plan: _Plan, weights: Any, place: Array, live: Array) -> Parts:
+    """Weights (tile, c) of the slots, 0 where nothing is, from references to `Weights`."""
     if not isinstance(weights, TableFilter):
         return tuple(_rows(plan, part, live, place) for part in weights)
     intervals = weights.coefficients[0][0].shape[0]

@@ -24,6 +24,10 @@ NODES = 32  # whose slots are in scalar memory at once
 LANES = 128  # of a register, to which channels are completed: rows of HBM are copied whole
 
 
+_Index = int | Array
+"""Of a block: the compiler calls the functions of block specs with traced numbers."""
+
+
 class _Plan(NamedTuple):
     """What the kernel does, all known while tracing."""
 
@@ -87,11 +91,11 @@ def _in_lanes(array: Array) -> Array:
     return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % LANES)])
 
 
-def _node_block(block: int) -> tuple[int, int]:
+def _node_block(block: _Index) -> tuple[_Index, _Index]:
     return block, 0
 
 
-def _sums_block(block: int) -> tuple[int, int, int]:
+def _sums_block(block: _Index) -> tuple[_Index, _Index, _Index]:
     return block, 0, 0
 
 

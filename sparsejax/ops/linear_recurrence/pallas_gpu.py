@@ -29,6 +29,10 @@ RESIDENT_THREADS = 2**18  # an H100 or H200 holds 132 * 2048 threads at once
 SHORTEST_SPAN = 128
 
 
+_Index = int | Array
+"""Of a block: the compiler calls the functions of block specs with traced numbers."""
+
+
 class _Plan(NamedTuple):
     """What a launch does, all known while tracing."""
 
@@ -115,21 +119,21 @@ def _launch(plan: _Plan, inputs: tuple[Array, ...], dtype: jnp.dtype) -> tuple[A
     return launched
 
 
-def _row_block(batch: int, span: int, column: int) -> tuple[int, int, int]:
+def _row_block(batch: _Index, span: _Index, column: _Index) -> tuple[_Index, _Index, _Index]:
     del span
     return batch, 0, column
 
 
-def _span_block(batch: int, span: int, column: int) -> tuple[int, int, int]:
+def _span_block(batch: _Index, span: _Index, column: _Index) -> tuple[_Index, _Index, _Index]:
     return batch, span, column
 
 
-def _width_block(batch: int, span: int, column: int) -> tuple[int]:
+def _width_block(batch: _Index, span: _Index, column: _Index) -> tuple[_Index]:
     del batch, span
     return (column,)
 
 
-def _batch_block(batch: int, span: int, column: int) -> tuple[int, int]:
+def _batch_block(batch: _Index, span: _Index, column: _Index) -> tuple[_Index, _Index]:
     del span, column
     return batch, 0
 

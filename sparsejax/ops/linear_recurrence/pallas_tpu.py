@@ -23,6 +23,10 @@ LANES = 512  # eigenstates of one program, at most
 STEPS = 256  # steps of time in VMEM at once, at most
 
 
+_Index = int | Array
+"""Of a block: the compiler calls the functions of block specs with traced numbers."""
+
+
 class _Plan(NamedTuple):
     """What the kernel does, all known while tracing."""
 
@@ -55,13 +59,13 @@ def _forward(
         reverse=reverse,
     )
 
-    def time(chunk: int) -> int:
+    def time(chunk: _Index) -> _Index:
         return plan.chunks - 1 - chunk if reverse else chunk
 
-    def steps_block(row: int, column: int, chunk: int) -> tuple[int, int, int]:
+    def steps_block(row: _Index, column: _Index, chunk: _Index) -> tuple[_Index, _Index, _Index]:
         return row, time(chunk), column
 
-    def keep_block(row: int, column: int, chunk: int) -> tuple[int, int, int]:
+    def keep_block(row: _Index, column: _Index, chunk: _Index) -> tuple[_Index, _Index, _Index]:
         del column
         return row, time(chunk), 0
 
@@ -90,12 +94,12 @@ def _forward(
     return (real, imaginary), (last[0][:, 0], last[1][:, 0])
 
 
-def _row_block(row: int, column: int, chunk: int) -> tuple[int, int, int]:
+def _row_block(row: _Index, column: _Index, chunk: _Index) -> tuple[_Index, _Index, _Index]:
     del chunk
     return row, 0, column
 
 
-def _width_block(row: int, column: int, chunk: int) -> tuple[int, int]:
+def _width_block(row: _Index, column: _Index, chunk: _Index) -> tuple[_Index, _Index]:
     del row, chunk
     return 0, column
 

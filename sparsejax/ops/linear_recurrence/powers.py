@@ -11,6 +11,8 @@ Source: specs/ten.md section 9.2.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ _SMALLEST_LOG = -1e4  # exp of it is 0 in every dtype, and 0 * it is 0, which 0 
 _UPPER_12_BITS = np.uint32(0xFFFFF000)
 
 
-def powers(decay: Decay, exponents: Array) -> Pair:
+def powers(decay: Decay, exponents: Array | np.ndarray) -> Pair:
     """lambda^n of every exponent.
 
     Args:
@@ -45,7 +47,7 @@ def powers(decay: Decay, exponents: Array) -> Pair:
 
 
 @jax.custom_jvp
-def phases(frequency: Array, exponents: Array) -> Array:
+def phases(frequency: Array, exponents: Any) -> Array:
     """``exponents * frequency`` without whole turns, (n, k) radians in [-pi, pi]."""
     if frequency.dtype == jnp.float64:
         turns = exponents[:, None] * (frequency / (2 * np.pi))
@@ -59,7 +61,7 @@ def phases(frequency: Array, exponents: Array) -> Array:
 
 
 @phases.defjvp
-def _phases_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _phases_jvp(primals: tuple[Array, Any], tangents: tuple[Array, Any]) -> tuple[Array, Array]:
     frequency, exponents = primals
     return phases(frequency, exponents), exponents[:, None] * tangents[0]
 

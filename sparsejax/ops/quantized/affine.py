@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
+from numpy.typing import ArrayLike
 
 from sparsejax.ops.quantized.encode import refuse_non_finite, round_half_away
 from sparsejax.ops.quantized.row_indices import checked_indices, fill_outside

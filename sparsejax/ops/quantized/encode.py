@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -64,7 +65,7 @@ def encode(values: ArrayLike, format: str | BlockFormat) -> np.ndarray:  # noqa:
     return out.reshape(-1)
 
 
-def round_half_away(values: np.ndarray) -> np.ndarray:
+def round_half_away(values: np.ndarray | np.floating[Any]) -> Any:
     """To the nearest integer, halves away from zero, exactly as C's ``round``.
 
     Example:
@@ -73,7 +74,7 @@ def round_half_away(values: np.ndarray) -> np.ndarray:
     """
     size = np.abs(values)
     whole = np.floor(size)
-    rounded: np.ndarray = np.copysign(whole + (size - whole >= 0.5), values)
+    rounded = np.copysign(whole + (size - whole >= 0.5), values)
     return rounded.astype(values.dtype, copy=False)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from sparsejax.ops import backends
 from sparsejax.ops.quantized.matmul import FEW_TOKENS, each_token, kernel_product

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
+from numpy.typing import ArrayLike
 
 from sparsejax.ops.quantized import unpacking
 from sparsejax.ops.quantized.decode import PLAIN_DTYPES, as_bytes, checked_blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,11 +55,11 @@ def test_pairs_of_rows(pairs, seed):
 
 
 def test_atoms_without_slots_have_no_pairs():
-    none = np.zeros((3, 0), np.int32)
+    none = jnp.zeros((3, 0), jnp.int32)
     layout = pairs_of_rows(none, none, none.astype(bool))
     assert not layout.real.any()
     assert layout.senders.tolist() == [[0], [1], [2]]
-    assert not collect(np.ones((2, 1)), np.ones((2, 1)), layout).any()
+    assert not collect(jnp.ones((2, 1)), jnp.ones((2, 1)), layout).any()
     with pytest.raises(ValueError, match="at least one node"):
         pairs_of_rows(none[:0], none[:0], none[:0].astype(bool))
 
