@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
+from tests import checked as checked  # the hook below finds it by its name
 from tests import golden
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+# Before anything imports sparsejax. Commands and workers that a test starts run without the checks.
+install_import_hook("sparsejax.ops", "tests.checked.checked")
 
 settings.register_profile("sparsejax", deadline=None)  # the first example of a shape compiles
 settings.load_profile("sparsejax")

@@ -25,13 +25,28 @@ MODULES = sorted(
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
+class Finder(doctest.DocTestFinder):
+    """Finds the examples of functions that a check is wrapped around as well."""
+
+    def _from_module(self, module, object):  # noqa: A002 - the name of the method that this one replaces
+        return super()._from_module(module, inspect.unwrap(object))
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples_run(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     module = importlib.import_module(name)
     names = {"np": np, "jnp": jnp, "jax": jax, "sparsejax": sparsejax, **vars(module)}
-    result = doctest.testmod(module, extraglobs=names, optionflags=FLAGS)
-    assert result.failed == 0
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    for example in Finder().find(module, name, extraglobs=names):
+        runner.run(example)
+    assert runner.failures == 0
+
+
+def test_examples_of_checked_functions_are_found():
+    sampling = importlib.import_module("sparsejax.ops.sampling")
+    found = {example.name.split(".")[-1] for example in Finder().find(sampling, "") if example.examples}
+    assert {"sample", "keep_top_k", "keep_top_p"} <= found
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -71,7 +71,7 @@ def _spec(plan: Plan, name: str, plane: Array) -> pl.BlockSpec:
     shared = plan.sub_blocks if name in ("d", "m") else 1
     size = max(1, plan.chunk // shared)
 
-    def place(i: Array, n: Array, j: Array, tiles: Any, first: Any) -> tuple[Any, ...]:
+    def place(i: Array, n: Array, j: Array, tiles: jax.Ref, first: jax.Ref) -> tuple[Any, ...]:
         del n
         block = jax.lax.div(first[j], shared * size)
         return (tiles[i], block, 0, 0) if plan.order == "rows" else (block, tiles[i], 0, 0)

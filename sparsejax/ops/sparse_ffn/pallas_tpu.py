@@ -40,12 +40,12 @@ def _launch(plan: Plan, rows: Array, weights: FFNWeights, tiles: Tiles) -> Array
     return outputs
 
 
-def _tile_index(tile: Array, blocks: Array, used: Array) -> tuple[Array, int, int]:
+def _tile_index(tile: Array, blocks: jax.Ref, used: jax.Ref) -> tuple[Array, int, int]:
     del blocks, used
     return tile, 0, 0
 
 
-def _block_index(tile: Array, blocks: Array, used: Array) -> tuple[Array, int, int]:
+def _block_index(tile: Array, blocks: jax.Ref, used: jax.Ref) -> tuple[Array, int, int]:
     del used
     return blocks[tile], 0, 0
 
