@@ -24,8 +24,8 @@ us by 4 pieces of 128, 98 by 16 of 32."""
 
 TOGETHER = 64
 """Rows that one pass across them adds up, at most; for several vectors half as many, since 8 by 64 take 4 s
-to compile. A single pass runs on one thread, which is faster for so few rows: 8 tokens with 61 of 2,048 neurons
-each take 0.5 ms so, and 1.4 in two passes."""
+to compile. A single pass runs on one thread, which is faster for so few rows: 8 tokens with 61 of 2,048
+neurons each take 0.5 ms so, and 1.4 in two passes."""
 
 Kept = tuple[Array, Array, Array]
 """The arguments of a product, for its gradient."""
