@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, Protocol, runtime_checkable
 
-from beartype import BeartypeConf, beartype
 
-_CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as mypy has it
+@runtime_checkable
+class AnyArray(Protocol):
+    """What stands for a `jax.Array`: an array of NumPy or a constant of a program, too, as in JAX itself."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+
+@cache
+def _check() -> Callable[..., Any]:
+    """Made at the first call, since conftest says how JAX is to start."""
+    import jax
+    from beartype import BeartypeConf, FrozenDict, beartype
+
+    arrays = FrozenDict({jax.Array: AnyArray})
+    return beartype(conf=BeartypeConf(is_pep484_tower=True, hint_overrides=arrays))  # an int is a float
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,4 +37,4 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     if function.__name__ == "__init__" or "ret0" not in function.__annotations__:
         return function
-    return _CHECK(function)
+    return _check()(function)
