@@ -1,7 +1,7 @@
 """Where computing some neurons stops paying: small batches, and every path at the limit that "auto" has.
 
-The limits are those of `sparsejax.models.sparse_inference.crossover`. A row of a limit aims at being no
-slower than dense: there the path is at its worst.
+The limits are those of `sparsejax.models.sparse_inference.crossover`: there a path is at its worst, about as
+fast as our own products of all neurons, which a variant of the row shows.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def _batch(layers: Layers, tokens: int, machine: Machine, *, quick: bool) -> Row
         kept,
         machine,
         quick=quick,
+        target=1.0,
         bound=f"memory: {tokens * part:.0%} of the neurons, token by token; the union of the choices, which "
         f"the variant reads once, is {kept.any(axis=0).mean():.1%}",
     )
@@ -100,6 +101,7 @@ def _limit(layers: Layers, tokens: int, plan: FFNPlan, machine: Machine, *, quic
         kept,
         machine,
         quick=quick,
+        target=None,
         bound=f"the largest part that auto takes this path for: {part:.0%}",
     )
 
@@ -125,6 +127,7 @@ def _row(
     machine: Machine,
     *,
     quick: bool,
+    target: float | None,
     bound: str,
 ) -> Row:
     dense, seconds, notes = dense_calls(layers)
@@ -144,7 +147,7 @@ def _row(
         dense,
         machine,
         quality=quality,
-        target=1.0,
+        target=target,
         bound=bound,
         seconds=seconds,
         notes=notes,

@@ -22,7 +22,8 @@ def test_rows_of_batches_and_limits():
     ]
     for row in (two, four, one, many):
         assert row.quality["error to float64, of the same choice"] < 1e-5
-        assert row.ours > 0 and row.peers["dense JAX"] > 0 and row.targets[0].at_least == 1.0
+        assert row.ours > 0 and row.peers["dense JAX"] > 0
+        assert bool(row.targets) == (row is two or row is four)
     assert two.variants.keys() == {"union", "masked"}
     assert float(two.quality["recall of the active"].split()[0]) > 0.3
 
