@@ -1,4 +1,4 @@
-"""The checks of every annotated call of sparsejax in a test run: types, dtypes and shapes."""
+"""The checks of annotated calls of `sparsejax.ops` in a test run: types, dtypes and shapes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class AnyArray(Protocol):
-    """What stands for a `jax.Array`: an array of NumPy or a constant of a program, too, as in JAX itself."""
+    """What stands for a `jax.Array`: an array of NumPy or a constant of a program, too, as in JAX itself.
+
+    Aliases with shapes, such as ``Float[Array, "b i"]``, still ask for a `jax.Array`.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...

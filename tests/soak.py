@@ -63,7 +63,7 @@ class TimeIsUp(Exception):
 
 
 class Watch:
-    """Takes at most 1,000 samples; `look` raises `TimeIsUp` when the seconds of the run are over."""
+    """Takes some 1,000 samples; `look` raises `TimeIsUp` when the seconds of the run are over."""
 
     def __init__(self, seconds: float):
         self.samples: list[Sample] = []

@@ -1,4 +1,4 @@
-"""Annotations are checked at every call of a test run; commands that a test starts run without."""
+"""Annotations of `sparsejax.ops` are checked at every call of a test run, but not in commands it starts."""
 
 from __future__ import annotations
 

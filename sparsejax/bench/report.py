@@ -260,7 +260,7 @@ def _quality(row: Row) -> str:
         elif isinstance(value, Mapping):
             lines.append(f"{name}: {value['ours']:.1e}{_others(row, value)}")
         else:
-            lines.append(f"{name}: {value:.1e}" if isinstance(value, float) else f"{name}: {value}")
+            lines.append(f"{name}: {value:.2g}" if isinstance(value, float) else f"{name}: {value}")
     return "\n".join(lines)
 
 

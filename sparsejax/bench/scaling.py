@@ -27,9 +27,10 @@ from sparsejax.bench.timing import race
 _MOST, _PROCESSES = 4, 2
 _REPETITIONS, _QUICK = 15, 3
 _NOTE = (
-    "Scaling: virtual devices share the cores of this machine, so that no step gets faster. The numbers are "
-    "the time of a step over that of its work on one device: 1 is a step whose spreading costs nothing; "
-    "below 1, several devices use the cores better than one does. Two processes talk by gloo."
+    "Scaling: virtual devices share the cores of this machine, so that a step only gains what several "
+    "devices use better of the same cores. The numbers are the time of a step over that of its work on one "
+    "device: 1 is a step whose spreading costs nothing; below 1, several devices use the cores better than "
+    "one does. Two processes talk by gloo."
 )
 
 

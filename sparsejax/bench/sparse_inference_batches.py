@@ -1,4 +1,4 @@
-"""Where computing some neurons stops paying: small batches, and every path at the limit that "auto" has.
+"""Where computing some neurons stops paying: small batches, and two paths at the limits that "auto" has.
 
 The limits are those of `sparsejax.models.sparse_inference.crossover`: there a path is at its worst, about as
 fast as our own products of all neurons, which a variant of the row shows.

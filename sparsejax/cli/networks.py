@@ -67,8 +67,8 @@ def bench(
     """Measure this library beside its peers, in one run, with errors beside speeds.
 
     Args:
-      name: which benchmark; all takes one after the other, but force_field_sizes, which
-        has no peers.
+      name: which benchmark; all takes one after the other, but force_field_sizes,
+        whose rows are not recorded.
       json_file: write the rows to this file; of all to this folder, NAME.json each.
       readme: put the table into this Markdown file, between its bench markers.
       checkpoint: net to measure; a shipped one if not given. Of force_field and force_field_sizes it may be

@@ -9,7 +9,8 @@ from sparsejax.ops import backends
 Path = Literal["auto", "dense", "masked", "rows", "union", "shared"]
 
 # CPU, 2 cores, float32, two matrices, weights in rotation, predictor and choice included, medians in ms
-# (`sparsejax bench sparse_inference`, group "batches", times every path at its limit):
+# (`sparsejax bench sparse_inference`, groups "batches", times the limits of one token and of shared choices;
+# small batches here are without predictor and choice, and all of this is without gradients):
 #
 #                          4,096 x 11,008                      512 x 2,048
 # 1 token, rows            .5 10.3  .6 12.3  .7 13.7  all 23   .5 0.70  .6 0.78  .7 0.82  all 0.80

@@ -28,6 +28,9 @@ ms, by tiles 2.6; 256 with 8 4.5 and 6.3; 512 with 16 14.1 and 14.9, 768 as long
 MOST_NUMBERS = 1 << 23
 """Most numbers in the rows of all blocks, 32 MiB in float32: more no longer stay in the cache."""
 
+MOST_BLOCKS = 32
+"""Most blocks of a token: its sum over them is written out, and more terms compile longer."""
+
 ALIGNED = 8
 """The room of a block is a multiple of this number of tokens."""
 
@@ -41,8 +44,9 @@ def fits(flat: Array, mask: Array, most: int, plan: Plan) -> bool:
       [False, True, False]
     """
     (count, blocks), (fewest, largest) = mask.shape, TOKENS
-    numbers = blocks * room(count, blocks, most=most) * flat.shape[1]
-    return backends.platform() == "cpu" and fewest <= count <= largest and numbers <= MOST_NUMBERS
+    numbers = blocks * room(count, blocks, most=most) * max(flat.shape[1], plan.block_size)
+    small = fewest <= count <= largest and numbers <= MOST_NUMBERS and most <= MOST_BLOCKS
+    return small and backends.platform() == "cpu"
 
 
 def room(count: int, blocks: int, *, most: int) -> int:
@@ -79,7 +83,7 @@ def batched_ffn(flat: Array, weights: FFNWeights, mask: Array, most: int, plan: 
 
     def with_tiles(outputs: Array) -> Array:
         tiles = tiles_of(slots.beyond, rows=STEP, most=most)
-        return outputs + tile_outputs(plan, flat, weights, tiles)
+        return outputs + tile_outputs(plan, flat, weights, tiles).astype(outputs.dtype)
 
     added: Array = jax.lax.cond(slots.beyond.any(), with_tiles, lambda outputs: outputs, outputs)
     return added
@@ -94,15 +98,16 @@ def _backward(most: int, plan: Plan, kept: Any, cotangent: Array) -> tuple[Array
     slots = _slots(mask, most)
     _, pull_back = jax.vjp(partial(_block_outputs, plan), _rows(flat, slots, mask), weights)
     of_rows, of_weights = pull_back(_rows(cotangent, slots, mask))
-    inside = _gathered(of_rows, slots).astype(flat.dtype), of_weights
+    of_flat = _gathered(of_rows.astype(cotangent.dtype), slots)  # 16-bit terms, too, add up in 32
 
     def with_tiles(sums: tuple[Array, FFNWeights]) -> tuple[Array, FFNWeights]:
         tiles = tiles_of(slots.beyond, rows=STEP, most=most)
-        of_flat, of_weights, _ = tile_gradient(plan, (flat, weights, tiles), cotangent)
-        return sums[0] + of_flat, jax.tree.map(jnp.add, sums[1], of_weights)
+        more_of_flat, more_of_weights, _ = tile_gradient(plan, (flat, weights, tiles), cotangent)
+        return sums[0] + more_of_flat.astype(cotangent.dtype), jax.tree.map(jnp.add, sums[1], more_of_weights)
 
-    of_flat, of_weights = jax.lax.cond(slots.beyond.any(), with_tiles, lambda sums: sums, inside)
-    return of_flat, of_weights, None
+    sums = (of_flat, of_weights)
+    of_flat, of_weights = jax.lax.cond(slots.beyond.any(), with_tiles, lambda sums: sums, sums)
+    return of_flat.astype(flat.dtype), of_weights, None
 
 
 batched_ffn.defvjp(_forward, _backward)

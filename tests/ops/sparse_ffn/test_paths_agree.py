@@ -110,6 +110,24 @@ def test_blocks_side_by_side(ffn, full, crowded, monkeypatch):
     _close(mine, gradient, 3e-6)
 
 
+@pytest.mark.parametrize("crowded", [False, True])
+def test_blocks_side_by_side_add_up_in_wide_numbers(ffn, crowded):
+    """Of 16-bit inputs in float32, their gradient too; of float64 inputs beside weights of float32."""
+    inputs, weights = normal(6, 70, 12), ffn(96, 12)
+    scores = normal(7, 70, 6) + crowded * 9 * jnp.eye(6)[2]
+    options = {"block_size": 16, "activation": "silu"}
+    (_, wanted), (of_inputs, _) = _with_gradients(80, path="masked", **options)(inputs, weights, scores)
+    narrow = jax.tree.map(jnp.bfloat16, (inputs, weights))
+    (_, outputs), (mine, _) = _with_gradients(80, path="block", **options)(*narrow, scores)
+    assert outputs.dtype == mine.dtype == jnp.bfloat16
+    for a, b in ((outputs, wanted), (mine, of_inputs)):
+        _close(a.astype(jnp.float32), b, 0.02)
+    with jax.enable_x64(True):
+        wide = _outputs(inputs.astype(jnp.float64), weights, scores, 80, path="block", **options)
+        assert wide.dtype == jnp.float64
+    np.testing.assert_allclose(wide, wanted, atol=1e-5)
+
+
 def test_an_odd_number_of_tiles_in_pairs(ffn):
     inputs, weights = normal(9, 700, 8), ffn(16, 8)
     scores = jnp.zeros((700, 2)).at[::14, 1].set(1.0)  # 650 tokens fill two tiles of 384 rows, 50 a third
