@@ -42,3 +42,6 @@ Scalar = Float[Array, ""]
 Logits = Float[Array, "b v"]
 RowTokens = Int[Array, "b"]
 SeenTokens = Bool[Array, "b v"]
+
+BlockIndex = int | Array
+"""Of a Pallas block: the compiler calls the functions of block specs with traced numbers."""

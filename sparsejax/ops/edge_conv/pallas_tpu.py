@@ -19,13 +19,10 @@ from sparsejax.ops import backends
 from sparsejax.ops.edge_conv import kernel
 from sparsejax.ops.edge_conv.filters import TableFilter
 from sparsejax.ops.edge_conv.kernel import Slots, Sums, Weights
+from sparsejax.typing import BlockIndex
 
 NODES = 32  # whose slots are in scalar memory at once
 LANES = 128  # of a register, to which channels are completed: rows of HBM are copied whole
-
-
-_Index = int | Array
-"""Of a block: the compiler calls the functions of block specs with traced numbers."""
 
 
 class _Plan(NamedTuple):
@@ -91,11 +88,11 @@ def _in_lanes(array: Array) -> Array:
     return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % LANES)])
 
 
-def _node_block(block: _Index) -> tuple[_Index, _Index]:
+def _node_block(block: BlockIndex) -> tuple[BlockIndex, BlockIndex]:
     return block, 0
 
 
-def _sums_block(block: _Index) -> tuple[_Index, _Index, _Index]:
+def _sums_block(block: BlockIndex) -> tuple[BlockIndex, BlockIndex, BlockIndex]:
     return block, 0, 0
 
 

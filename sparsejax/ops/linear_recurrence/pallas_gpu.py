@@ -22,15 +22,12 @@ from sparsejax.ops.linear_recurrence.adjoint import with_adjoint
 from sparsejax.ops.linear_recurrence.associative import entering
 from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, multiply, transition
 from sparsejax.ops.linear_recurrence.powers import powers
+from sparsejax.typing import BlockIndex
 
 BLOCK = 128  # eigenstates of one program, one per thread
 UNROLL = 8  # steps whose loads are issued together
 RESIDENT_THREADS = 2**18  # an H100 or H200 holds 132 * 2048 threads at once
 SHORTEST_SPAN = 128
-
-
-_Index = int | Array
-"""Of a block: the compiler calls the functions of block specs with traced numbers."""
 
 
 class _Plan(NamedTuple):
@@ -119,21 +116,25 @@ def _launch(plan: _Plan, inputs: tuple[Array, ...], dtype: jnp.dtype) -> tuple[A
     return launched
 
 
-def _row_block(batch: _Index, span: _Index, column: _Index) -> tuple[_Index, _Index, _Index]:
+def _row_block(
+    batch: BlockIndex, span: BlockIndex, column: BlockIndex
+) -> tuple[BlockIndex, BlockIndex, BlockIndex]:
     del span
     return batch, 0, column
 
 
-def _span_block(batch: _Index, span: _Index, column: _Index) -> tuple[_Index, _Index, _Index]:
+def _span_block(
+    batch: BlockIndex, span: BlockIndex, column: BlockIndex
+) -> tuple[BlockIndex, BlockIndex, BlockIndex]:
     return batch, span, column
 
 
-def _width_block(batch: _Index, span: _Index, column: _Index) -> tuple[_Index]:
+def _width_block(batch: BlockIndex, span: BlockIndex, column: BlockIndex) -> tuple[BlockIndex]:
     del batch, span
     return (column,)
 
 
-def _batch_block(batch: _Index, span: _Index, column: _Index) -> tuple[_Index, _Index]:
+def _batch_block(batch: BlockIndex, span: BlockIndex, column: BlockIndex) -> tuple[BlockIndex, BlockIndex]:
     del span, column
     return batch, 0
 

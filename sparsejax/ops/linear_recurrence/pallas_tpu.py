@@ -18,13 +18,10 @@ from jax.experimental.pallas import tpu as pltpu
 from sparsejax.ops import backends
 from sparsejax.ops.linear_recurrence.adjoint import with_adjoint
 from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, multiply, transition
+from sparsejax.typing import BlockIndex
 
 LANES = 512  # eigenstates of one program, at most
 STEPS = 256  # steps of time in VMEM at once, at most
-
-
-_Index = int | Array
-"""Of a block: the compiler calls the functions of block specs with traced numbers."""
 
 
 class _Plan(NamedTuple):
@@ -59,13 +56,17 @@ def _forward(
         reverse=reverse,
     )
 
-    def time(chunk: _Index) -> _Index:
+    def time(chunk: BlockIndex) -> BlockIndex:
         return plan.chunks - 1 - chunk if reverse else chunk
 
-    def steps_block(row: _Index, column: _Index, chunk: _Index) -> tuple[_Index, _Index, _Index]:
+    def steps_block(
+        row: BlockIndex, column: BlockIndex, chunk: BlockIndex
+    ) -> tuple[BlockIndex, BlockIndex, BlockIndex]:
         return row, time(chunk), column
 
-    def keep_block(row: _Index, column: _Index, chunk: _Index) -> tuple[_Index, _Index, _Index]:
+    def keep_block(
+        row: BlockIndex, column: BlockIndex, chunk: BlockIndex
+    ) -> tuple[BlockIndex, BlockIndex, BlockIndex]:
         del column
         return row, time(chunk), 0
 
@@ -94,12 +95,14 @@ def _forward(
     return (real, imaginary), (last[0][:, 0], last[1][:, 0])
 
 
-def _row_block(row: _Index, column: _Index, chunk: _Index) -> tuple[_Index, _Index, _Index]:
+def _row_block(
+    row: BlockIndex, column: BlockIndex, chunk: BlockIndex
+) -> tuple[BlockIndex, BlockIndex, BlockIndex]:
     del chunk
     return row, 0, column
 
 
-def _width_block(row: _Index, column: _Index, chunk: _Index) -> tuple[_Index, _Index]:
+def _width_block(row: BlockIndex, column: BlockIndex, chunk: BlockIndex) -> tuple[BlockIndex, BlockIndex]:
     del row, chunk
     return 0, column
 
