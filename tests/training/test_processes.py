@@ -180,7 +180,7 @@ def start_job(program: str, processes: int, *further: str, devices: int = 2) -> 
     ]
 
 
-def outputs(job: Sequence[subprocess.Popen[str]], seconds: float = 240) -> list[str]:
+def outputs(job: Sequence[subprocess.Popen[str]], seconds: float = 600) -> list[str]:
     """What the processes of a job print, if all end well."""
     found = []
     try:

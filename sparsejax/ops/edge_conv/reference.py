@@ -23,7 +23,7 @@ def edge_conv(
     of_vectors = edges.directions[:, :, None] * parts[-1][:, None]
     if vectors is not None:
         of_vectors = of_vectors + vectors[layout.senders] * parts[1][:, None]
-    return _summed(of_scalars, scalars.shape[0], layout), _summed(of_vectors, scalars.shape[0], layout)
+    return _summed(of_scalars, scalars, layout), _summed(of_vectors, scalars, layout)
 
 
 def as_edges(edges: Edges, layout: PairLayout) -> tuple[Edges, EdgeLayout]:
@@ -36,5 +36,6 @@ def as_edges(edges: Edges, layout: PairLayout) -> tuple[Edges, EdgeLayout]:
     return Edges(distances, directions, mask), EdgeLayout(senders, receivers)
 
 
-def _summed(messages: Array, nodes: int, layout: EdgeLayout) -> Array:
+def _summed(messages: Array, like: Array, layout: EdgeLayout) -> Array:
+    nodes = like.shape[0]  # in an export not an integer, but a name
     return jax.ops.segment_sum(messages, layout.receivers, nodes, indices_are_sorted=layout.sorted_receivers)
