@@ -35,7 +35,7 @@ def test_memory_is_stable_in_dynamics(tmp_path):
     pytest.importorskip("ase")
     found = soak_nve(SECONDS, tmp_path)
     assert growth(found.samples) < BOUND
-    assert found.steps > 300 and len(found.samples) > 4  # a busy machine does no more in this time
+    assert found.steps > 500 and len(found.samples) > 9
     assert found.told["largest excursion, meV/atom"] < 2
 
 
