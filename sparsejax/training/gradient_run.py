@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -32,7 +32,6 @@ FINAL = "final"
 _VALIDATION = "validation_"
 
 
-@runtime_checkable
 class Score(Protocol):
     """What a validation finds, such as `sparsejax.training.perplexity.Score`."""
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from sparsejax.checkpoint.native.barrier import wait_for_all
 from sparsejax.training.processes import is_first_process
 
 
-@runtime_checkable
 class Log(Protocol):
     """What `sparsejax.training.metric_log.MetricLog` and `sparsejax.training.logs.RoundLog` can do."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,6 @@ from sparsejax.training.text_settings import TextSettings
 from sparsejax.typing import Params
 
 
-@runtime_checkable
 class Described(Protocol):
     """A config that tells all of itself."""
 

@@ -14,7 +14,7 @@ Source: specs/force_field.md section 5.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -83,7 +83,6 @@ GROUPED = (
 """Arrays of each group of the other layout."""
 
 
-@runtime_checkable
 class Layout(Protocol):
     """Access to the labelled structures of an open file, by their numbers.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -12,7 +12,6 @@ from sparsejax.models.sparse_inference.store_units import UnitLayout, unit_array
 from sparsejax.ops.sparse_ffn import FFNWeights
 
 
-@runtime_checkable
 class UnitSource(Protocol):
     """Where units are read from: `HostUnits`, or a `NeuronFile`."""
 

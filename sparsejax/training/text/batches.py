@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -15,7 +15,6 @@ from sparsejax.training.text.packing import Window
 _AHEAD = 4
 
 
-@runtime_checkable
 class Source(Protocol):
     """Rows by number, each a dict of arrays of equal shapes."""
 

@@ -55,6 +55,7 @@ def _problem(tokens):
         (1, ABOVE, FFNPlan(hot=3), "rows"),
         (1, SparsityConfig.with_threshold(0.0), FFNPlan(hot=20), "rows"),  # more than are read row by row
         (3, TOP, FFNPlan(), "rows"),
+        (3, TOP, FFNPlan(block_size=4, hot=5), "rows"),
         (3, SparsityConfig.with_top_k(3), FFNPlan(), "union"),
         (3, TOP, FFNPlan(), "union"),
         (3, ABOVE, FFNPlan(block_size=4), "union"),

@@ -128,6 +128,16 @@ def test_blocks_side_by_side_add_up_in_wide_numbers(ffn, crowded):
     np.testing.assert_allclose(wide, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("crowded", [False, True])
+def test_a_broken_token_breaks_no_other_side_by_side(ffn, crowded):
+    inputs, weights = normal(6, 70, 12).at[41].set(jnp.nan), ffn(96, 12)
+    scores = normal(7, 70, 6) + crowded * 9 * jnp.eye(6)[2]
+    outputs = _outputs(inputs, weights, scores, 32, block_size=16, path="block")
+    wanted = _outputs(inputs, weights, scores, 32, block_size=16, path="masked")
+    np.testing.assert_array_equal(jnp.isnan(outputs).any(axis=1), jnp.arange(70) == 41)
+    np.testing.assert_allclose(outputs, wanted, atol=1e-5)
+
+
 def test_an_odd_number_of_tiles_in_pairs(ffn):
     inputs, weights = normal(9, 700, 8), ffn(16, 8)
     scores = jnp.zeros((700, 2)).at[::14, 1].set(1.0)  # 650 tokens fill two tiles of 384 rows, 50 a third

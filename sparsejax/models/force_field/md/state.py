@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import flax.struct
 import jax
@@ -37,7 +37,6 @@ class MDState:
     memory: Any
 
 
-@runtime_checkable
 class Integrator(Protocol):
     """The two halves of a step around the one evaluation of energy and forces at its end.
 

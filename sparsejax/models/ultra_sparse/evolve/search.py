@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,6 @@ class SearchResult(NamedTuple):
     history: Record
 
 
-@runtime_checkable
 class Search(Protocol):
     """An algorithm: hashable settings that fix the program, and pure functions on states.
 
