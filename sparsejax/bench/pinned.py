@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparsejax.bench.awake import awake
 from sparsejax.bench.report import Row, read_rows, write_rows
 
 # OpenBLAS's threads spin for 2 ** 28 cycles after a call, a tenth of a second, on the cores of whoever is
@@ -30,7 +31,8 @@ _SETTINGS = (
 )
 _INLINE = (
     "JAX computes in the calling thread, as torch and NumPy do (JAX_CPU_ENABLE_ASYNC_DISPATCH=false): "
-    "handing a call of 200 us to another thread takes 60."
+    "handing a call of 200 us to another thread takes 60. A process of idle priority keeps each core awake: "
+    "waking one of a virtual machine takes up to 100 us, which hits libraries whose threads do not spin."
 )
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")
 
@@ -74,8 +76,8 @@ def run_pinned(
       options: keyword arguments of its ``measure``, as JSON can carry them.
       threads: for every contestant; none, the caller included, has more.
       platforms: that jax may use; None for what it finds, whose memory it then takes as it needs it.
-      inline: JAX computes in the calling thread, as torch and NumPy do, instead of handing each call to
-        another one: of use where calls take microseconds and each is waited for.
+      inline: for calls of microseconds, each of which is waited for: JAX computes in the calling thread, as
+        torch and NumPy do, instead of handing each call to another one, and no core sleeps (`awake`).
 
     Returns:
       the rows. The child's progress goes to this process's standard error.
@@ -92,7 +94,13 @@ def run_pinned(
         environment["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
     # A compilation cache would report the time of a file read as compile time.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    request = {"module": module, "cores": cores(threads), "threads": threads, "options": dict(options)}
+    request = {
+        "module": module,
+        "cores": cores(threads),
+        "awake": inline,
+        "threads": threads,
+        "options": dict(options),
+    }
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
         command = [sys.executable, "-m", __name__, json.dumps(request), str(rows)]
@@ -109,7 +117,9 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
     measure = importlib.import_module(request["module"]).measure
-    write_rows(measure(threads=request["threads"], **request["options"]), sys.argv[2])
+    with awake(request["cores"] if request["awake"] else ()):
+        rows = measure(threads=request["threads"], **request["options"])
+    write_rows(rows, sys.argv[2])
 
 
 if __name__ == "__main__":
