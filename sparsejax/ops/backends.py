@@ -45,8 +45,9 @@ LINEAR_RECURRENCE = OpBackends(
     # CPU, B=2, K=128, one decay, 2 cores, best of 25 in ms, forward / forward and backward:
     #   T=1024: scan 0.7 / 2.9, associative 4.6 / 18, chunked 17 / 57, fft 15 / 51
     #   T=4096: scan 4.3 / 18, associative 25 / 135, chunked 46 / 241, fft 95 / 255
-    # so there is no crossover to name. On GPU and TPU the kernel is one pass over memory; not measured yet.
-    auto={"cpu": "scan", "gpu": "pallas_gpu", "tpu": "pallas_tpu"},
+    # so there is no crossover to name. On GPU and TPU the kernel would be one pass over memory; none
+    # has run it yet.
+    auto={"cpu": "scan", "gpu": "associative", "tpu": "associative"},
     xla={"cpu": "scan", "gpu": "associative", "tpu": "associative"},
     pallas={"cpu": "pallas_tpu", "gpu": "pallas_gpu", "tpu": "pallas_tpu"},
     specific=("scan", "associative", "chunked", "fft", "pallas_gpu", "pallas_tpu"),
@@ -135,7 +136,7 @@ def target_platform(name: Platform) -> Iterator[None]:
 
     Example:
       >>> with target_platform("tpu"):
-      ...     resolve("auto", LINEAR_RECURRENCE, dtype=jnp.float32)
+      ...     resolve("pallas", LINEAR_RECURRENCE, dtype=jnp.float32)
       'pallas_tpu'
     """
     with _TARGET(name):
@@ -153,7 +154,7 @@ def resolve(backend: str, table: OpBackends, *, dtype: DTypeLike) -> str:
     Args:
       backend: "auto", "reference", "xla", "pallas", or one of ``table.specific``.
       table: the op's implementations.
-      dtype: of the op's input. "auto" means "xla" for float64, which TPU kernels do not have.
+      dtype: of the op's input. "auto" takes no kernel for float64, which TPU kernels do not have.
 
     Returns:
       "reference" or one of ``table.specific``.

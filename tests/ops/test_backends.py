@@ -9,6 +9,7 @@ from sparsejax.ops.backends import (
     DENSE_RECURRENCE,
     EDGE_CONV,
     LINEAR_RECURRENCE,
+    QUANTIZED,
     SPARSE_FFN,
     interpret,
     platform,
@@ -16,7 +17,7 @@ from sparsejax.ops.backends import (
     target_platform,
 )
 
-TABLES = (LINEAR_RECURRENCE, DENSE_RECURRENCE, SPARSE_FFN, EDGE_CONV)
+TABLES = (LINEAR_RECURRENCE, DENSE_RECURRENCE, SPARSE_FFN, EDGE_CONV, QUANTIZED)
 
 
 @pytest.mark.parametrize(
@@ -24,9 +25,10 @@ TABLES = (LINEAR_RECURRENCE, DENSE_RECURRENCE, SPARSE_FFN, EDGE_CONV)
     [
         ("cpu", "auto", "scan"),
         ("cpu", "xla", "scan"),
-        ("gpu", "auto", "pallas_gpu"),
+        ("gpu", "auto", "associative"),
         ("gpu", "pallas", "pallas_gpu"),
-        ("tpu", "auto", "pallas_tpu"),
+        ("tpu", "auto", "associative"),
+        ("tpu", "pallas", "pallas_tpu"),
         ("tpu", "xla", "associative"),
         ("tpu", "reference", "reference"),
         ("gpu", "fft", "fft"),
@@ -40,8 +42,10 @@ def test_a_name_means_the_best_of_the_platform(name, backend, expected):
 
 
 def test_auto_takes_no_kernel_for_float64():
+    preferred = LINEAR_RECURRENCE._replace(auto=LINEAR_RECURRENCE.pallas)
     with target_platform("tpu"):
-        assert resolve("auto", LINEAR_RECURRENCE, dtype=jnp.float64) == "associative"
+        assert resolve("auto", preferred, dtype=jnp.float32) == "pallas_tpu"
+        assert resolve("auto", preferred, dtype=jnp.float64) == "associative"
 
 
 def test_the_target_ends_with_its_block():

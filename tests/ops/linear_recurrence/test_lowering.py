@@ -34,16 +34,16 @@ def _arguments(shape, *, selective, dtype):
 
 
 def _value(drive, decay, initial, reset):
-    return linear_recurrence(drive, decay, initial_state=initial, reset=reset)
+    return linear_recurrence(drive, decay, initial_state=initial, reset=reset, backend="pallas")
 
 
 def _value_without_reset(drive, decay, initial, reset):
     del reset
-    return linear_recurrence(drive, decay, initial_state=initial)
+    return linear_recurrence(drive, decay, initial_state=initial, backend="pallas")
 
 
 def _loss(drive, decay, initial, reset):
-    states, final = linear_recurrence(drive, decay, initial_state=initial, reset=reset)
+    states, final = linear_recurrence(drive, decay, initial_state=initial, reset=reset, backend="pallas")
     return sum(part.astype(jnp.float32).sum() for part in (*states, *final))
 
 
