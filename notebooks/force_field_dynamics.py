@@ -25,7 +25,9 @@
 import importlib.util
 
 if importlib.util.find_spec("sparsejax") is None:
-    # %pip install --quiet "sparsejax[force-field,md,plots]"
+    # !git clone --quiet --depth 1 https://github.com/sparsejax/sparsejax
+    # %cd sparsejax
+    # %pip install --quiet ".[force-field,md,plots]"
     pass
 
 import jax

@@ -306,9 +306,9 @@ for axis in (left, right):
 plt.show()
 
 # %% [markdown]
-# Half of the neurons read, half of the time or a little more; the rest of the gain is the network's to give. In the
-# store, tokens find most of their neurons where the last ones left them. Fetching ahead finds more of them, but at
-# these sizes its own work costs more time than it saves: it is for slow ways between memory and device.
+# Half of the neurons take 71 % of the time of all, a quarter of them 37 %; the rest of the gain is the network's to
+# give. In the store, tokens find most of their neurons where the last ones left them. Fetching ahead finds more of
+# them, but at these sizes its own work costs more time than it saves: it is for slow ways between memory and device.
 #
 # In the shell the same is `sparsejax calibrate MODEL.gguf --data TEXT --out DIR`, then
 # `sparsejax generate MODEL.gguf --prompt "..." --predictors DIR --active-fraction 0.25`.

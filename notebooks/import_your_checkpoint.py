@@ -24,7 +24,9 @@
 import importlib.util
 
 if importlib.util.find_spec("sparsejax") is None:
-    # %pip install --quiet "sparsejax[plots]"
+    # !git clone --quiet --depth 1 https://github.com/sparsejax/sparsejax
+    # %cd sparsejax
+    # %pip install --quiet ".[plots]"
     pass
 
 import jax
