@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 from pathlib import Path
 
 import jax
@@ -23,6 +24,9 @@ MODULES = sorted(
     if not module.name.startswith("sparsejax.bench.peers")
 )
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+NEEDS = {"from ase": ("ase", "vesin", "jax_md"), "UltraSparseRegressor": ("sklearn",)}
+SHORTER = {"steps=2000": "steps=20", "random_state=0": "random_state=0, rounds=3"}
 
 
 class Finder(doctest.DocTestFinder):
@@ -59,14 +63,32 @@ def test_public_functions_say_what_they_do(name):
             assert inspect.getdoc(value), f"{name}.{attribute}"
 
 
-def test_readme_example_runs(tmp_path, monkeypatch):
-    text = (ROOT / "README.md").read_text()
-    program = text.split("```python\n")[1].split("```")[0]
+@pytest.fixture
+def place(tmp_path, monkeypatch):
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_readme_example_runs(place):
     names: dict = {}
-    exec(program, names)
+    exec(PROGRAMS[0], names)
     assert names["ck"].kind == "ultra_sparse"
     assert float(((names["f"](names["x"]) - np.sin(names["x"])) ** 2).mean()) < 1e-3
-    assert sorted(os.listdir(tmp_path)) == ["checkpoints", "sine", "sine.pt"]
-    assert len(program.strip().splitlines()) <= 13
+    assert sorted(os.listdir(place)) == ["checkpoints", "sine", "sine.pt"]
+    assert len(PROGRAMS[0].strip().splitlines()) <= 13
+
+
+@pytest.mark.parametrize("number", range(1, len(PROGRAMS)))
+@pytest.mark.usefixtures("place")
+def test_every_program_of_the_readme_runs_as_it_stands(number):
+    program = PROGRAMS[number]
+    for library in sorted({library for word in NEEDS if word in program for library in NEEDS[word]}):
+        pytest.importorskip(library)
+    for long, short in SHORTER.items():
+        program = program.replace(long, short)
+    exec(program, {"__name__": "__page__"})
+
+
+def test_what_is_made_shorter_stands_in_the_readme():
+    assert all(sum(long in program for program in PROGRAMS) == 1 for long in SHORTER)
