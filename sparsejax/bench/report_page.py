@@ -22,7 +22,11 @@ _PICTURES = {
         "Ours beside the peers",
         "Of every row the fastest peer, and those that a target is about; rows without a peer are left out.",
     ),
-    "scaling": ("Over sizes", "Medians; points of a curve are rows that differ in one size only."),
+    "scaling": (
+        "Over sizes",
+        "Medians; points of a curve are rows that differ in one size only, or what one row tells of several "
+        "numbers of devices.",
+    ),
     "errors": (
         "Error beside speed",
         "Every peer of every row that has an error of its own: in the upper right ours is faster and more "

@@ -1,4 +1,4 @@
-"""Rows that differ in one size only, put together as curves over that size."""
+"""Rows that differ in one size only, put together as curves over that size; and steps over devices."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ _SIZES = {
     "% of all": (r"\b(\d+)%$", "…%"),
 }
 """How the text of a case tells a size, and what stands in its place in the text of a curve."""
+
+_SPREAD = re.compile(r"(?P<what>.+), (?P<way>weak|strong): .*?\b(?P<several>\d+ devices)\b")
+"""How a row tells that it is about a step over several devices."""
+
+_DEVICES = re.compile(r"(?:(\d+) processes of )?(\d+) devices")
+_COST = "time over that of its work on one device"
 
 _MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -47,10 +53,12 @@ def series_of(rows: Sequence[Row]) -> list[Series]:
     """The curves that are in the rows of one benchmark.
 
     Args:
-      rows: in any order. A row can be a point of several curves, and of none.
+      rows: in any order. A row can be a point of several curves, and of none; one about a step over several
+        devices is a curve of its own, or one for each number of processes.
 
     Returns:
-      curves of two sizes or more, by size in the order above, and by case in the order of the rows.
+      curves of two sizes or more, by size in the order above, then those over devices, and by case in the
+      order of the rows.
 
     Example:
       >>> where = {"peers": {}, "quality": {}, "device": "cpu", "threads": 1, "versions": {}}
@@ -71,7 +79,23 @@ def series_of(rows: Sequence[Row]) -> list[Series]:
             for (case, unit), points in groups.items()
             if "ours" in (lines := dict(_lines(points)))
         ]
-    return found
+    return [*found, *(curve for row in rows for curve in _over_devices(row))]
+
+
+def _over_devices(row: Row) -> Iterator[Series]:
+    """The curves of a row that tells what spreading a step costs: at one device it is 1 by definition."""
+    told = _SPREAD.match(row.case)
+    if told is None:
+        return
+    by_processes: dict[int, dict[float, float]] = {}
+    for name, value in {**row.variants, told["several"]: row.ours}.items():
+        if match := _DEVICES.fullmatch(name):
+            processes = int(match[1] or 1)
+            points = by_processes.setdefault(processes, {1.0: 1.0})
+            points[float(processes * int(match[2]))] = value
+    for processes, points in sorted(by_processes.items()):
+        size = "devices" + f" of {processes} processes" * (processes > 1) + f", {told['way']}"
+        yield Series(told["what"], size, _COST, {"ours": dict(sorted(points.items()))})
 
 
 def _in_one_unit_of_time(rows: Sequence[Row]) -> Iterator[Row]:

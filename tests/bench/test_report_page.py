@@ -79,8 +79,9 @@ def test_errors_stand_beside_speeds():
 def test_what_is_recorded_can_be_drawn(name, tmp_path):
     files = write_report(tmp_path, {name: recorded(name)}, "Recorded.")
     assert all(path.stat().st_size > 1000 for path in files)
-    raced = any(row.peers for row in recorded(name))  # what spreading a step costs has no peer
+    raced = any(row.peers for row in recorded(name))  # what spreading a step costs has no peer, but a curve
     assert (tmp_path / f"{name}_ratios.png" in files) == raced
+    assert raced or tmp_path / f"{name}_scaling.png" in files
 
 
 def test_a_target_of_a_row_without_its_peer_is_no_bar():

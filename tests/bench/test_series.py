@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sparsejax.bench.report import Row
@@ -12,6 +14,10 @@ SETTING = {"quality": {}, "device": "cpu (test)", "threads": 1, "versions": {}}
 
 def row(case: str, ours: float, unit: str = "ms", **peers) -> Row:
     return Row(case=case, unit=unit, ours=ours, peers=peers, **SETTING)
+
+
+def spread(case: str, ours: float, **variants: float) -> Row:
+    return replace(row(case, ours, "x"), variants=variants)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +72,26 @@ def test_a_row_can_lie_on_two_curves():
         ("tokens", [2.0, 9.0]),
         ("blocks", [1.0, 2.0]),
     ]
+
+
+def test_steps_over_devices_begin_at_one_device_and_keep_processes_apart():
+    weak = "step, wide, weak: 4 devices with 4 rows each, over 4 times one device's"
+    strong = "step, strong: 16 rows of 128 tokens on 4 devices, over one device"
+    rows = [
+        spread(weak, 0.9, **{"2 devices": 0.8}),
+        spread(strong, 1.1, **{"2 processes of 2 devices": 1.7}),
+        spread("TEN: tokens per chip", 523.0),
+    ]
+    found = series_of(rows)
+    assert [(one.case, one.size) for one in found] == [
+        ("step, wide", "devices, weak"),
+        ("step", "devices, strong"),
+        ("step", "devices of 2 processes, strong"),
+    ]
+    assert [dict(one.lines["ours"]) for one in found] == [
+        {1: 1, 2: 0.8, 4: 0.9},
+        {1: 1, 4: 1.1},
+        {1: 1, 4: 1.7},
+    ]
+    assert list(found[0].lines["ours"]) == [1, 2, 4]
+    assert len({one.unit for one in found}) == 1
