@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
@@ -175,6 +176,21 @@ def test_pictures_are_there_and_small():
 def test_every_page_is_in_the_navigation():
     listed = re.findall(r"[\w/]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.M)
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "index.md"], ids=lambda page: page.name)
+def test_every_extra_is_listed(page):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    table = page.read_text().partition("| extra | for |")[2].partition("\n\n")[0]
+    listed = [
+        name for line in table.splitlines()[2:] for name in re.findall(r"`([\w-]+)`", line.split("|")[1])
+    ]
+    assert sorted(listed) == sorted(project["optional-dependencies"])
+
+
+def test_every_example_is_named():
+    told = "".join(page.read_text() for page in (ROOT / "README.md", *PAGES))
+    assert [path.name for path in (ROOT / "examples").glob("*.py") if told.count(path.name) < 2] == []
 
 
 def directives(page):

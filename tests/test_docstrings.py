@@ -26,7 +26,11 @@ MODULES = sorted(
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
 NEEDS = {"from ase": ("ase", "vesin", "jax_md"), "UltraSparseRegressor": ("sklearn",)}
-SHORTER = {"steps=2000": "steps=20", "random_state=0": "random_state=0, rounds=3"}
+SHORTER = {
+    "steps=2000": "steps=20",
+    '"high_dimensional"': '"high_dimensional", columns=100',
+    "random_state=0": "random_state=0, rounds=3",
+}
 
 
 class Finder(doctest.DocTestFinder):
