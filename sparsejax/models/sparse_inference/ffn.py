@@ -14,7 +14,14 @@ from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
 from sparsejax.models.sparse_inference.ffn_quantized import of_gate, predicted_quantized_ffn
 from sparsejax.ops.quantized import QuantizedFFN, QuantizedTensor, sparse_quantized_ffn
-from sparsejax.ops.sparse_ffn import GATED_ACTIVATIONS, FFNWeights, check_activation, dense_ffn, listed_ffn
+from sparsejax.ops.sparse_ffn import (
+    GATED_ACTIVATIONS,
+    FFNWeights,
+    check_activation,
+    check_floating,
+    dense_ffn,
+    listed_ffn,
+)
 
 
 class SparseFFN(nn.Module):
@@ -98,11 +105,12 @@ class SparseFFN(nn.Module):
           strict: refuse empty choices and indices out of range; only outside of jit.
 
         Raises:
-          ValueError: shapes that do not fit, two ways to say which neurons, scores without a sparsity, an
-            unknown activation, NaN scores (outside of jit); in strict mode an empty choice.
+          ValueError: shapes that do not fit, inputs that are no floating point numbers, two ways to say which
+            neurons, scores without a sparsity, an unknown activation, NaN scores (outside of jit); in strict mode an empty choice.
           IndexError: in strict mode, an index out of range.
         """
         check_activation(self.activation, gated=self.gated)
+        check_floating(inputs)
         if inputs.ndim == 0 or inputs.shape[-1] != self.d_model:
             raise ValueError(f"inputs of shape {inputs.shape} do not fit: (..., {self.d_model}) is needed")
         if sum(given is not None for given in (scores, predictor, indices)) > 1:

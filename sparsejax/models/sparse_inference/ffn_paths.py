@@ -22,6 +22,7 @@ from sparsejax.ops.sparse_ffn import (
     FFNWeights,
     block_neurons,
     check_activation,
+    check_floating,
     check_weights,
     dense_ffn,
     mask_indices,
@@ -62,8 +63,8 @@ def predicted_ffn(
       (*b, o) in the dtype of ``inputs``. A token that chooses none gets ``b_out``. Scores get no gradient.
 
     Raises:
-      ValueError: shapes that do not fit, an unknown activation, a top_k above f, NaN scores (outside of jit);
-        in strict mode a token without neurons.
+      ValueError: shapes that do not fit, inputs that are no floating point numbers, an unknown activation, a
+        top_k above f, NaN scores (outside of jit); in strict mode a token without neurons.
 
     Example:
       >>> weights = FFNWeights(jnp.ones((4, 2)), jnp.ones((4, 2)))
@@ -204,5 +205,6 @@ def _check(inputs: jax.Array, weights: FFNWeights, scores: jax.Array, activation
         raise ValueError(f"inputs of shape {inputs.shape} do not fit: (..., {width}) is needed")
     if scores.shape != (*inputs.shape[:-1], neurons):
         raise ValueError(f"scores must have shape {(*inputs.shape[:-1], neurons)}, not {scores.shape}")
+    check_floating(inputs)
     check_weights(weights)
     check_activation(activation, gated=weights.w_gate is not None)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from sparsejax.models.sparse_inference.part_configs import ScorerConfig, WeightsConfig
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
-from sparsejax.ops.quantized import AffineTensor
+from sparsejax.ops.quantized import AffineTensor, quantized_matmul
 
 
 class Scorer(nn.Module):
@@ -71,7 +71,7 @@ class AffineMatrix(nn.Module):
         scales = self.param("scales", nn.initializers.ones, (config.groups,))
         zero_points = self.param("zero_points", zeros, (config.groups,))
         weights = AffineTensor(data, scales, zero_points, config.shape, config.bits, config.group_size)
-        return inputs @ weights.dequantize(inputs.dtype).T
+        return quantized_matmul(inputs, weights)
 
 
 def predictor_of(config: ScorerConfig, params: Any) -> LowRankPredictor | MLPPredictor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparsejax.checkpoint.accepted_names import check_options
 from sparsejax.checkpoint.errors import CorruptFileError, MissingKeyError, shown
@@ -113,11 +114,11 @@ def check_inputs(config: Any, *inputs: Any, **options: Any) -> None:
         if state is not None:
             check_state(config, state, *inputs[0].shape)
         return
-    first = jnp.asarray(inputs[0])
+    (first,) = inputs
+    if not isinstance(first, np.ndarray | jax.Array) or not jnp.issubdtype(first.dtype, jnp.floating):
+        raise ValueError("inputs must be an array of floating numbers (..., d)")
     if not first.ndim or first.shape[-1] != _width(config):
         raise ValueError(f"inputs of shape {first.shape} do not fit: (..., {_width(config)}) is needed")
-    if not jnp.issubdtype(first.dtype, jnp.floating) and first.dtype.kind not in "iub":
-        raise ValueError(f"inputs are {first.dtype}, real numbers are needed")
 
 
 def evaluate(ck: Any, inputs: Mapping[str, Any]) -> jax.Array:

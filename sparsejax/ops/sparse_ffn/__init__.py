@@ -12,6 +12,7 @@ from sparsejax.ops.sparse_ffn.weights import (
     FFNWeights,
     activated,
     check_activation,
+    check_floating,
     map_neurons,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "block_count",
     "block_neurons",
     "check_activation",
+    "check_floating",
     "check_weights",
     "choose_path",
     "dense_ffn",

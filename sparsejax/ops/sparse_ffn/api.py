@@ -16,7 +16,7 @@ from sparsejax.ops.sparse_ffn.choose import choose_path
 from sparsejax.ops.sparse_ffn.listed import own_outputs
 from sparsejax.ops.sparse_ffn.reference import dense_ffn, masked_ffn, with_bias
 from sparsejax.ops.sparse_ffn.selection import block_count, block_neurons, top_k_indices, top_k_mask
-from sparsejax.ops.sparse_ffn.weights import FFNWeights, check_activation
+from sparsejax.ops.sparse_ffn.weights import FFNWeights, check_activation, check_floating
 
 Path = Literal["auto", "dense", "masked", "gather", "block"]
 
@@ -52,7 +52,8 @@ def sparse_ffn(
       Forward-mode and second derivatives are those of "masked" alone.
 
     Raises:
-      ValueError: shapes that do not fit, a negative ``top_k``, or an unknown activation, path or backend.
+      ValueError: shapes that do not fit, inputs that are no floating point numbers, a negative ``top_k``, or
+        an unknown activation, path or backend.
 
     Example:
       >>> weights = FFNWeights(jnp.ones((4, 2)), jnp.ones((4, 2)))
@@ -66,10 +67,10 @@ def sparse_ffn(
     _check(inputs, weights, activation, path, block_size)
     if _is_static(top_k) and top_k < 0:
         raise ValueError(f"top_k must be at least 0, not {top_k}")
+    chosen = backends.resolve(backend, backends.SPARSE_FFN, dtype=inputs.dtype)
     if path == "dense" or top_k is None or (_is_static(top_k) and top_k >= neurons):
         return dense_ffn(inputs, weights, activation=activation)
     tokens = inputs.size // inputs.shape[-1]
-    chosen = backends.resolve(backend, backends.SPARSE_FFN, dtype=inputs.dtype)
     blocks = -(-neurons // block_size)
     if scores is None or scores.shape != (*inputs.shape[:-1], blocks):
         raise ValueError(
@@ -164,6 +165,7 @@ def check_weights(weights: FFNWeights) -> None:
 def _check(inputs: Array, weights: FFNWeights, activation: str, path: str, block_size: int) -> None:
     if inputs.ndim == 0 or weights.w_in.ndim != 2 or inputs.shape[-1] != weights.w_in.shape[1]:
         raise ValueError(f"inputs {inputs.shape} do not fit neurons with weights {weights.w_in.shape}")
+    check_floating(inputs)
     check_weights(weights)
     check_activation(activation, gated=weights.w_gate is not None)
     if path not in get_args(Path):

@@ -10,7 +10,13 @@ from jax import Array
 from sparsejax.ops import backends
 from sparsejax.ops.sparse_ffn.reference import hidden_values, with_bias
 from sparsejax.ops.sparse_ffn.rows import row_products, row_sum
-from sparsejax.ops.sparse_ffn.weights import FFNWeights, activated, check_activation, map_neurons
+from sparsejax.ops.sparse_ffn.weights import (
+    FFNWeights,
+    activated,
+    check_activation,
+    check_floating,
+    map_neurons,
+)
 
 FEW = 8
 """Most tokens with one list whose products are sums over rows, on CPU."""
@@ -39,7 +45,8 @@ def listed_ffn(
       (*b, o) in the dtype of ``inputs``; 16-bit products are summed in float32.
 
     Raises:
-      ValueError: shapes that do not fit, an unknown activation, or in strict mode an empty list.
+      ValueError: shapes that do not fit, inputs that are no floating point numbers, an unknown activation,
+        or in strict mode an empty list.
       IndexError: in strict mode, an index that no neuron has; names it.
 
     Example:
@@ -147,6 +154,7 @@ def check_list(inputs: Array, weights: FFNWeights, indices: Array, activation: s
         raise ValueError(
             f"inputs of shape {inputs.shape} do not fit: (..., {weights.w_in.shape[1]}) is needed"
         )
+    check_floating(inputs)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise ValueError(f"indices must be integers, not {indices.dtype}; a mask goes through mask_indices")
     if indices.ndim != 1 and indices.shape[:-1] != inputs.shape[:-1]:

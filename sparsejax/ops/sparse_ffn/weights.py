@@ -112,6 +112,21 @@ def check_activation(activation: str, *, gated: bool) -> None:
         raise ValueError(f"no activation {activation!r}{why}; choose one of {known}")
 
 
+def check_floating(inputs: Array) -> None:
+    """Refuse inputs whose dtype the outputs, which have the same, would be rounded to.
+
+    Raises:
+      ValueError: the inputs are no floating point numbers.
+
+    Example:
+      >>> check_floating(jnp.ones(2, jnp.int32))
+      Traceback (most recent call last):
+      ValueError: inputs must be floating point, not int32
+    """
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise ValueError(f"inputs must be floating point, not {inputs.dtype}")
+
+
 def map_neurons(function: Callable[[Array], Array], weights: FFNWeights) -> FFNWeights:
     """``function`` of every array that has a row per neuron; the output's bias is left out.
 

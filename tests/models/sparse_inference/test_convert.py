@@ -19,8 +19,8 @@ from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_names import ROW_BY_ROW
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
-from sparsejax.models.sparse_inference.part_modules import predictor_of
-from sparsejax.models.sparse_inference.parts import build, example_inputs
+from sparsejax.models.sparse_inference.part_modules import AffineMatrix, predictor_of
+from sparsejax.models.sparse_inference.parts import build, check_inputs, example_inputs
 from sparsejax.ops.quantized import AffineTensor, QuantizedTensor
 from tests import golden
 from tests.test_cli import run
@@ -296,6 +296,28 @@ def test_new_parts_are_written_and_loaded(config, variant, tmp_path):
     restored = sj.load(tmp_path / "model")
     assert restored.config == config and restored.layout == again.layout
     assert sj.inspect(path).config == config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [FFNConfig(4, 6, 3), ScorerConfig(4, 6, 2), WeightsConfig((3, 4), 4, 4)],
+    ids=lambda c: type(c).__name__,
+)
+@pytest.mark.parametrize("inputs", [[0.5] * 4, 1.0, np.ones(4, int), np.ones(4, bool), np.ones(4, complex)])
+def test_parts_refuse_what_is_no_array_of_floats(config, inputs):
+    with pytest.raises(ValueError, match="inputs must be an array of floating numbers"):
+        check_inputs(config, inputs)
+
+
+def test_quantised_parts_are_multiplied_in_float32_and_take_no_integers():
+    matrix = AffineMatrix(WeightsConfig((3, 4), 4, 4))
+    codes = AffineTensor.quantize(np.linspace(-1, 1, 12).reshape(3, 4), 4, group_size=4)
+    params = {"params": {name: getattr(codes, name) for name in ("data", "scales", "zero_points")}}
+    outputs = matrix.apply(params, jnp.ones((2, 4), jnp.bfloat16))
+    wanted = jnp.sum(codes.dequantize(), axis=1).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(outputs, jnp.stack([wanted] * 2))
+    with pytest.raises(ValueError, match="inputs must be floating point, not int32"):
+        matrix.apply(params, jnp.ones(4, jnp.int32))
 
 
 def ffn(**changes):

@@ -164,6 +164,9 @@ def test_refused(error, message, options):
 def test_other_widths_and_activations_are_refused():
     with pytest.raises(ValueError, match=r"inputs of shape \(5,\) do not fit: \(..., 4\) is needed"):
         FFN.apply(PARAMS, jnp.ones(5))
+    for options in ({}, {"indices": jnp.asarray([1])}, {"scores": jnp.ones(10)}):
+        with pytest.raises(ValueError, match="inputs must be floating point, not int32"):
+            FFN.apply(PARAMS, jnp.ones(4, jnp.int32), sparsity=SparsityConfig.with_top_k(3), **options)
     with pytest.raises(ValueError, match="it needs weights of a gate"):
         SparseFFN(4, 10, activation="drelu").init(jax.random.key(0), jnp.ones(4))
     with pytest.raises(ValueError, match="outside of jit"):

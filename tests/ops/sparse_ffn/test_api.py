@@ -21,6 +21,10 @@ from sparsejax.ops.sparse_ffn import choose_path, sparse_ffn
         ({"backend": "cuda"}, "sparse_ffn has no backend 'cuda'"),
         ({"backend": "pallas"}, "takes whole blocks"),
         ({"block_size": 0}, "block_size must be at least 1"),
+        ({"backend": "cuda", "top_k": None}, "sparse_ffn has no backend 'cuda'"),
+        ({"backend": "cuda", "path": "dense"}, "sparse_ffn has no backend 'cuda'"),
+        ({"inputs": jnp.ones((2, 4), jnp.int32)}, "inputs must be floating point, not int32"),
+        ({"inputs": jnp.ones((2, 4), bool), "top_k": None}, "inputs must be floating point, not bool"),
     ],
 )
 def test_refused(ffn, change, message):
