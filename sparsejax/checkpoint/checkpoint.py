@@ -80,8 +80,8 @@ class Checkpoint:
     def apply(self, *inputs: Any, **options: Any) -> Any:
         """The jitted forward pass.
 
-        Options that are arrays, floats or trees of arrays (such as a carried state) are traced; all others
-        (None, bool, int, str, tuples of them) are static, since they change shapes or paths: each new value
+        Options that are arrays or trees with arrays (such as a carried state) are traced; all others (None,
+        numbers, str, tuples or lists of them) are static, since they change shapes or paths: each new value
         compiles once.
 
         Args:
@@ -97,7 +97,8 @@ class Checkpoint:
         """
         self._family.check_inputs(self.config, *inputs, **options)
         traced = {name: value for name, value in options.items() if _is_traced(value)}
-        static = tuple(sorted((name, value) for name, value in options.items() if name not in traced))
+        fixed = {name: value for name, value in options.items() if name not in traced}
+        static = tuple((name, _hashable(fixed[name])) for name in sorted(fixed))
         outputs, is_nan = _apply(self.model, static, self.params, inputs, traced)
         if not isinstance(is_nan, jax.core.Tracer) and is_nan:
             raise ValueError("the output holds NaN: so do the inputs, or they are beyond the model's range")
@@ -114,7 +115,11 @@ class Checkpoint:
 
 
 def _is_traced(option: Any) -> bool:
-    return any(isinstance(leaf, jax.Array | np.ndarray | float) for leaf in jax.tree.leaves(option))
+    return any(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(option))
+
+
+def _hashable(option: Any) -> Any:
+    return tuple(option) if isinstance(option, list) else option
 
 
 @partial(jax.jit, static_argnums=(0, 1))

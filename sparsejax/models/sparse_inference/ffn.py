@@ -106,7 +106,8 @@ class SparseFFN(nn.Module):
 
         Raises:
           ValueError: shapes that do not fit, inputs that are no floating point numbers, two ways to say which
-            neurons, scores without a sparsity, an unknown activation, NaN scores (outside of jit); in strict mode an empty choice.
+            neurons, scores without a sparsity, an unknown activation, NaN scores (outside of jit); in strict
+            mode an empty choice.
           IndexError: in strict mode, an index out of range.
         """
         check_activation(self.activation, gated=self.gated)

@@ -164,7 +164,7 @@ class LlamaLM(nn.Module):
           capacity: slots of a state to begin; None is `bucket` of t + 1, and 0 keeps no state.
           predictors: one per block that scores its neurons, None for a block that computes all; or None.
           active_fraction: of the neurons that each token computes, by their scores; for all blocks, or one
-            each. Traced numbers compute all and mask them; ``plan`` and ``fitted`` hold for them too.
+            each. Arrays may be traced and compute all, masked; ``plan`` and ``fitted`` hold for them too.
           sparsity: a `SparsityConfig` instead, for all blocks or one each.
           plan: how neurons are selected together; None is single neurons, or blocks of quantised weights
             unless the fraction is traced.

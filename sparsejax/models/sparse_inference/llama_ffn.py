@@ -282,7 +282,7 @@ def _sparsity(amount: Any) -> SparsityConfig:
         return amount
     if not 0 < amount <= 1:
         raise ValueError(f"active_fraction must be above 0 and at most 1, not {amount}")
-    return SparsityConfig.with_target_sparsity(1 - float(amount))
+    return SparsityConfig.with_active_fraction(float(amount))
 
 
 def _each(name: str, value: Any, layers: int) -> list[Any]:

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.sparse_inference import SparsityConfig
+from sparsejax.checkpoint.checkpoint import Checkpoint
+from sparsejax.models.sparse_inference import SparsityConfig, llama_ffn
 from sparsejax.models.sparse_inference.compensation import Compensation
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
 from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_ffn import GatedWeights, Selection, feed_forward
+from sparsejax.models.sparse_inference.llama_ffn import GatedWeights, Selection, feed_forward, sparse_options
 from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs, ffn_weights
 from sparsejax.models.sparse_inference.llama_perplexity import perplexity
 from sparsejax.models.sparse_inference.llama_text_rows import batches, token_rows
@@ -118,6 +119,25 @@ def test_of_quantised_weights_whole_blocks_are_computed():
         ordered = jax.tree.map(lambda leaf: in_order(leaf, order), params, is_leaf=is_quantized)  # noqa: B023
         found = jax.jit(partial(LlamaLM(config).apply, **options))({"params": ordered}, few).logits
         close(found, wanted[:, :4])
+
+
+def test_a_number_given_to_a_checkpoint_chooses_as_a_sparsity_does(monkeypatch):
+    monkeypatch.setattr(llama_ffn, "_of_traced", None)  # which would compute all neurons
+    ck = Checkpoint("sparse_inference", "gguf_llama", *quantize_llama(CONFIG, PARAMS, "q8_0"))
+    few, options = TOKENS[:1, :3], {"predictors": PREDICTORS, "capacity": 0}
+    wanted = ck.apply(few, sparsity=SparsityConfig.with_active_fraction(0.5), **options).logits
+    for fraction in (0.5, [0.5, 0.5], np.float32(0.5)):
+        found = ck.apply(few, active_fraction=fraction, **options).logits
+        np.testing.assert_array_equal(found, wanted)
+    for fraction in (0.0, 1.5, [0.5, -0.5]):
+        with pytest.raises(ValueError, match="active_fraction must be above 0 and at most 1"):
+            ck.apply(few, active_fraction=fraction, **options)
+
+
+def test_equal_shares_are_one_selection():
+    assert sparse_options(PREDICTORS, 0.25, None, 2) == sparse_options(
+        PREDICTORS, None, SparsityConfig.with_active_fraction(0.25), 2
+    )
 
 
 FITTED = Compensation(jnp.zeros((32, 1)), jnp.zeros((1, 32)), jnp.full(32, 100.0))
