@@ -224,14 +224,14 @@ class CacheConfig:
     """What a store of neurons keeps near; see `NeuronStore` for how each number is used.
 
     Attributes:
-      hot_neuron_fraction: frequency, share of the tokens, from which on a neuron is hot.
+      hot_neuron_fraction: share of the calls, of one token or several, from which on a neuron is hot.
       max_cold_cache_size: cold neurons of a layer that are kept, of the strategies "lfu", "fifo", "none".
       cache_strategy: who makes room: "lru" the one used longest ago, "lfu" the one used least often, "fifo"
         the one that came first; "none" keeps none for the next token.
       hot_neuron_count: most hot neurons of a layer.
       lru_cache_size: cold neurons of a layer that "lru" keeps.
       use_mmap: neurons are read from a file rather than held in host memory.
-      hot_threshold: frequency from which on a neuron becomes hot while the store runs.
+      hot_threshold: share of the calls from which on a neuron becomes hot while the store runs.
 
     Raises:
       ValueError: a number out of range, or an unknown strategy.

@@ -94,7 +94,7 @@ class NeuronCounts:
         self.total = 0
 
     def record(self, ids: Iterable[int] | np.ndarray) -> bool:
-        """Count the neurons that one token used.
+        """Count the neurons that one call used, of one token or several.
 
         Args:
           ids: of neurons, repeated ones counted as often; those that the layer does not have are ignored.

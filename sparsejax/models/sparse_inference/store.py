@@ -48,13 +48,13 @@ class NeuronStore:
 
     Each layer has slots on the device for some of its units (neurons, or blocks of them where weights are
     quantised). Hot units are pinned to theirs; the other slots are a cache of cold ones. A `lease` brings
-    what is missing, `prefetch` brings it ahead of use in another thread. All methods may be called from
-    several threads.
+    what is missing, `prefetch` brings it ahead of use in another thread, `record` counts a call that is done.
+    All methods may be called from several threads.
 
     Of a `CacheConfig`, ``cache_strategy`` says who makes room; ``lru_cache_size`` is the most cold neurons
     of a layer that the strategy "lru" keeps, ``max_cold_cache_size`` that of the others;
-    ``hot_neuron_count`` is the most of a layer that `rebalance` calls hot, ``hot_threshold`` the frequency
-    from which on it does, and ``hot_neuron_fraction`` the frequency down to which they stay hot;
+    ``hot_neuron_count`` is the most of a layer that `rebalance` calls hot, ``hot_threshold`` the share of the
+    calls from which on it does, and ``hot_neuron_fraction`` the share down to which they stay hot;
     ``use_mmap`` puts the neurons into a file, which is read by position and not mapped.
 
     Attributes:
@@ -91,7 +91,7 @@ class NeuronStore:
           budget: bytes on the device; None keeps everything there that was used once.
           config: None is the published defaults.
           hot: by layer, ids of neurons that stay on the device, as `place` finds them; they come at once.
-          adaptive: choose hot neurons anew, by `rebalance`, after every 1000 calls of a layer.
+          adaptive: choose hot neurons anew, by `rebalance`, after every 1000 recorded calls of a layer.
           device: for the slots; None is JAX's default.
 
         Raises:
@@ -288,11 +288,24 @@ class NeuronStore:
             mine.leased = True
             try:
                 plan = mine.fetch(units)
-                due = mine.counts.record(plan.units)
                 yield Lease(mine.layout, mine.buffers, plan.slots, mine.bias)
             finally:
                 mine.leased = False
                 mine.statistics.prefetch_wasted += mine.cache.release()
+
+    def record(self, layer: int, units: np.ndarray | Sequence[int]) -> None:
+        """Count a call of a layer, of however many leases, for `rebalance`.
+
+        Args:
+          layer: number.
+          units: distinct ids, all that the call used.
+
+        Raises:
+          IndexError: no such layer.
+        """
+        mine = self._layer(layer)
+        with mine.lock:
+            due = mine.counts.record(np.asarray(units))
         if due and self._adaptive:
             self._worker.submit(("hot", layer), lambda: self._in_background(mine, self._keep_hot))
 
@@ -320,7 +333,7 @@ class NeuronStore:
         self._road.transit.wait()
 
     def rebalance(self, layer: int | None = None) -> int:
-        """Pin the neurons that the counted calls used most, as the config says.
+        """Pin the neurons that the recorded calls used most, as the config says.
 
         Args:
           layer: number; None is all layers.

@@ -128,12 +128,14 @@ class StoredFFN:
         flat = inputs.reshape(-1, width)
         mask, ahead = self._choices(number, flat)
         neurons = np.arange(layout.neurons) if mask is None else np.flatnonzero(mask.any(axis=0))
-        parts = self.store.parts(number, _units(neurons, layout))
+        units = _units(neurons, layout)
+        parts = self.store.parts(number, units)
         total = None
         for place, part in enumerate(parts):
             last = place == len(parts) - 1
             with self.store.lease(number, part) as lease:
                 total = self._added(total, flat, lease, (part, mask), last=last)
+        self.store.record(number, units)
         for following, wanted in ahead.items():
             used = np.flatnonzero(wanted.any(axis=0))
             self.store.prefetch(following, _units(used, self.store.layouts[following]))

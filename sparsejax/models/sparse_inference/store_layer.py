@@ -126,12 +126,12 @@ class StoreLayer:
     def keep_hot(self, most: int, threshold: float) -> int:
         """Pin the units that are used often, bringing them where needed.
 
-        Units become hot at a frequency of ``threshold``, and stay so while the published classification
+        Units become hot that ``threshold`` of the calls use, and stay so while the published classification
         calls them hot. A quarter of the slots is left to the others.
 
         Args:
           most: units.
-          threshold: 0 to 1.
+          threshold: share of the calls, 0 to 1.
 
         Returns:
           the number of hot units.

@@ -33,13 +33,14 @@ def counting(budget=FIFTH, **options):
 
 
 def use(store, layer, units, layers=LAYERS):
-    """Lease units and compare every array of theirs with the layer's."""
+    """Lease units and compare every array of theirs with the layer's; a call of its own."""
     with store.lease(layer, units) as lease:
         assert lease.slots.dtype == np.int32
         for found, expected in zip(lease.arrays, unit_arrays(layers[layer], lease.layout), strict=True):
             assert np.array_equal(np.asarray(found)[lease.slots], expected[np.sort(units)])
         bias = layers[layer].b_out
         assert lease.bias is None if bias is None else np.array_equal(lease.bias, bias)
+    store.record(layer, units)
 
 
 def walk(seed, steps=40, units=64, most=9, layers=3):
@@ -220,8 +221,7 @@ def test_adaptive_stores_choose_by_themselves():
     with NeuronStore.from_layers(LAYERS[:1], FIFTH, adaptive=True) as store:
         for step in range(1000):
             assert step == 0 or not store.hot(0).size
-            with store.lease(0, [7, 8 + step % 50]):
-                pass
+            store.record(0, [7, 8 + step % 50])
         store.wait()
         assert store.hot(0).tolist() == [7]
 

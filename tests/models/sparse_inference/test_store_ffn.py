@@ -154,6 +154,16 @@ def test_parts_of_layers_need_few_programs():
         assert 0 < counts["slot_outputs"] <= 8
 
 
+def test_a_call_in_parts_is_one_call():
+    """A neuron that every call uses is used in all of them, however many parts the calls come in."""
+    with NeuronStore.from_layers(LAYERS, TOTAL // 5) as store:
+        ffn = stored(store, predictors=[None] * 3)
+        for token in TOKENS[:3]:
+            ffn.layer(0, jnp.asarray(token[None]))
+        assert store.layer_statistics[0].calls >= 9
+        assert store.rebalance(0) == store.slots[0] * 3 // 4
+
+
 def test_good_guesses_save_the_waiting():
     """Inputs that hardly change from layer to layer: what one guesses, the next one needs."""
     layers = [layer._replace(w_out=1e-4 * layer.w_out, b_out=0 * layer.b_out) for layer in LAYERS]
