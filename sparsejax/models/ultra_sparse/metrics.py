@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -17,6 +17,22 @@ from sparsejax.models.ultra_sparse.quantize import dequantize
 from sparsejax.typing import Features, Params
 
 SATURATION_THRESHOLD = 0.95
+
+
+def saturated_share(hidden: Sequence[jax.Array]) -> jax.Array:
+    """() share of the hidden layers' activations with |h| > 0.95; 0 of a net without hidden layers.
+
+    Args:
+      hidden: activations of each layer, of any shapes.
+
+    Example:
+      >>> float(saturated_share([jnp.array([0.5, -1.0]), jnp.array([[0.2, 0.99]])]))
+      0.5
+    """
+    if not hidden:
+        return jnp.zeros(())
+    flat = jnp.concatenate([jnp.ravel(activation) for activation in hidden])
+    return jnp.mean(jnp.abs(flat) > SATURATION_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -108,11 +124,10 @@ def network_stats(
     weights, biases = _weights_and_biases(config, params)
     activation_energy = float(np.mean([float(jnp.mean(jnp.abs(h))) for h in hidden])) if hidden else 0.0
     with_biases, without = _mean_abs(weights + biases), _mean_abs(weights)
-    saturated = [jnp.abs(h) > SATURATION_THRESHOLD for h in hidden]
-    last = saturated[-1] if saturated else jnp.zeros((1, 0), bool)
+    last = jnp.abs(hidden[-1]) > SATURATION_THRESHOLD if hidden else jnp.zeros((1, 0), bool)
     return NetworkStats(
         mse=float(jnp.mean((outputs - targets) ** 2)),
-        saturation=float(np.concatenate([np.ravel(s) for s in saturated]).mean()) if saturated else 0.0,
+        saturation=float(saturated_share(hidden)),
         activation_energy=activation_energy,
         weight_energy=with_biases,
         total_energy=activation_energy + with_biases,

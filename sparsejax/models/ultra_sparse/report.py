@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsejax.models.ultra_sparse.baselines import Baseline
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
-from sparsejax.models.ultra_sparse.metrics import SATURATION_THRESHOLD, selection_stats, storage_bits
+from sparsejax.models.ultra_sparse.metrics import saturated_share, selection_stats, storage_bits
 from sparsejax.models.ultra_sparse.model import activations
 from sparsejax.models.ultra_sparse.problems.problem import Problem, Split
 from sparsejax.typing import Params
@@ -265,13 +265,12 @@ def _measure(seed: int, problem: Problem, config: UltraSparseConfig, params: Par
         _score(problem, np.asarray(outputs), part)
         for (*_, outputs), part in zip(layers, _parts(problem), strict=True)
     )
-    hidden = [np.ravel(np.abs(h) > SATURATION_THRESHOLD) for h in layers[2][:-1]]
     result = SeedResult(
         seed=seed,
         train=train,
         validation=validation,
         test=test,
-        saturation=float(np.concatenate(hidden).mean()) if hidden else 0.0,
+        saturation=float(saturated_share(layers[2][:-1])),
         max_weight=_max_weight(params),
     )
     if config.layers[0].kind != "sparse":

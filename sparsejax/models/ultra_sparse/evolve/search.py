@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
 from sparsejax.models.ultra_sparse.evolve.objective import Objective
-from sparsejax.models.ultra_sparse.metrics import SATURATION_THRESHOLD
+from sparsejax.models.ultra_sparse.metrics import saturated_share
 from sparsejax.models.ultra_sparse.model import UltraSparseNet, activations
 from sparsejax.typing import Params
 
@@ -78,9 +78,8 @@ def random_net(key: jax.Array, config: UltraSparseConfig, dtype: Any) -> Params:
 
 
 def saturation(config: UltraSparseConfig, params: Params, goal: Objective) -> jax.Array:
-    """() share of hidden activations beyond +-0.95."""
-    hidden = activations(config, params, goal.features, features_first=True)[:-1]
-    return jnp.mean(jnp.abs(jnp.concatenate([jnp.ravel(h) for h in hidden])) > SATURATION_THRESHOLD)
+    """() share of hidden activations beyond +-0.95 on a batch."""
+    return saturated_share(activations(config, params, goal.features, features_first=True)[:-1])
 
 
 def run(key: jax.Array, search: Search, goal: Objective, hyper: Any) -> SearchResult:

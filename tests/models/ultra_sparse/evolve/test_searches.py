@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.ultra_sparse.config import UltraSparseConfig
+from sparsejax.models.ultra_sparse.config import UltraSparseConfig, sparse
 from sparsejax.models.ultra_sparse.evolve import (
     Anneal,
     AnnealParams,
@@ -175,6 +175,24 @@ def test_variable_fan_in_is_searched_with_its_own_rule():
 def test_deep_nets_are_searched():
     config = UltraSparseConfig.deep(256, (8, 8), 1, inputs_per_neuron=2)
     assert float(anneal(jax.random.key(0), config, sine_batch(), steps=3000).loss) < 0.3 * START_LOSS
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        partial(anneal, steps=20),
+        partial(gsa, population_size=4, generations=2, steps=2),
+        partial(genetic, population_size=4, generations=2),
+        partial(hill_climb, steps=20),
+        partial(tempering, replicas=2, steps=20),
+    ],
+    ids=lambda short: short.func.__name__,
+)
+def test_nets_without_hidden_layers_are_searched(short):
+    config = UltraSparseConfig(256, (sparse(1, 2),))
+    found = short(jax.random.key(0), config, sine_batch())
+    np.testing.assert_allclose(found.loss, evaluate(config, found.params, sine_batch()), rtol=1e-4)
+    assert (np.asarray(found.history.saturation) == 0).all()
 
 
 def test_hill_climbing_stops_when_its_patience_ends():
