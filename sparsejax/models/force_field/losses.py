@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -231,7 +232,7 @@ def _angular_terms(
     return {
         "angular": _reduced(losses, settings.reduction, mask),
         "angular_error_mean_deg": _mean(angles, mask),
-        "angular_error_max_deg": jnp.max(angles if mask is None else jnp.where(mask, angles, 0)),
+        "angular_error_max_deg": jnp.max(_real(angles, mask), initial=0),
     }
 
 
@@ -294,8 +295,8 @@ def _reduced(values: Array, reduction: Reduction, mask: Array | None) -> Array:
 def _mean(values: Array, mask: Array | None) -> Array:
     """Mean over the real rows; 0 if there are none."""
     if mask is None:
-        return values.mean()
-    numbers = mask.sum() * (values.size // values.shape[0])
+        return values.sum() / max(1, values.size)
+    numbers = mask.sum() * math.prod(values.shape[1:])
     return _real(values, mask).sum() / jnp.maximum(numbers, 1)
 
 

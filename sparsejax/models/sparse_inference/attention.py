@@ -38,19 +38,20 @@ def causal_attention(
     groups, slots = keys.shape[1:3]
     wide = jnp.promote_types(queries.dtype, jnp.float32)
     # Query heads that share keys become rows of one product.
-    rows = queries.reshape(batch, steps, groups, -1, channels).transpose(0, 2, 3, 1, 4)
-    rows = rows.reshape(batch, groups, -1, channels)
+    sharing = heads // groups
+    rows = queries.reshape(batch, steps, groups, sharing, channels).transpose(0, 2, 3, 1, 4)
+    rows = rows.reshape(batch, groups, sharing * steps, channels)
     scores = jnp.einsum("bgqc,bgsc->bgqs", rows, keys, preferred_element_type=wide) * channels**-0.5
     distance = positions[:, :, None] - jnp.arange(slots)
     visible = distance >= 0
     if window is not None:
         visible &= distance < window
-    scores = scores.reshape(batch, groups, -1, steps, slots)
+    scores = scores.reshape(batch, groups, sharing, steps, slots)
     # The least number rather than -inf: a row that sees no slot stays finite.
     scores = jnp.where(visible[:, None, None], scores, jnp.finfo(wide).min)
-    weights = jax.nn.softmax(scores, axis=-1).reshape(batch, groups, -1, slots).astype(queries.dtype)
+    weights = jax.nn.softmax(scores, axis=-1).reshape(*rows.shape[:-1], slots).astype(queries.dtype)
     read = jnp.einsum("bgqs,bgsc->bgqc", weights, values, preferred_element_type=wide)
-    read = read.reshape(batch, groups, -1, steps, channels).transpose(0, 3, 1, 2, 4)
+    read = read.reshape(batch, groups, sharing, steps, channels).transpose(0, 3, 1, 2, 4)
     return read.reshape(batch, steps, heads * channels).astype(queries.dtype)
 
 
@@ -69,6 +70,8 @@ def write_slots(cache: jax.Array, new: jax.Array, starts: jax.Array) -> jax.Arra
       >>> write_slots(jnp.zeros((2, 1, 3, 1)), jnp.ones((2, 1, 1, 1)), jnp.array([0, 2]))[..., 0].tolist()
       [[[1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0]]]
     """
+    if len(cache) == 0:
+        return cache
     new = new.astype(cache.dtype)
 
     def one(row: int | jax.Array, written: jax.Array) -> jax.Array:

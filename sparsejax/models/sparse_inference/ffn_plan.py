@@ -96,7 +96,7 @@ def choice_mask(scores: jax.Array, sparsity: SparsityConfig | jax.Array, plan: F
     if blocks == neurons and groups == tokens:
         together = scores
     elif above:
-        together = _in_blocks(scores, plan, -jnp.inf).max(axis=(1, 3))
+        together = _in_blocks(scores, plan, -jnp.inf).max(axis=(1, 3), initial=-jnp.inf)
     else:
         together = _in_blocks(jnp.square(jax.nn.relu(scores)), plan, 0).sum(axis=1).sum(axis=-1)
     always = jnp.arange(blocks) < -(-plan.hot // plan.block_size)

@@ -67,7 +67,7 @@ def predicted_quantized_ffn(
     if plan.path == "dense" or is_all:
         return sparse_quantized_ffn(inputs, weights, None, activation=of_gate(activation))
     tiles = _tiles(marks, sparsity, plan)
-    tiles = tiles[0] if len(tiles) == 1 else tiles.reshape(*inputs.shape[:-1], -1)
+    tiles = tiles[0] if len(tiles) == 1 else tiles.reshape(*inputs.shape[:-1], tiles.shape[-1])
     outputs = sparse_quantized_ffn(inputs, weights, tiles, activation=of_gate(activation))
     if fitted is None:
         return outputs

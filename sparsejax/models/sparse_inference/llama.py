@@ -76,12 +76,13 @@ class LlamaBlock(nn.Module):
         config = self.config
         parts = {name: self._matrix(name) for name in ("attn_q", "attn_k", "attn_v", "attn_output")}
         normed = rms_norm(hidden, self._norm("attn_norm"), config.norm_eps)
+        heads = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads, "attn_v": config.n_kv_heads}
         queries, keys, values = (
-            linear(normed, *parts[name]).reshape(*hidden.shape[:2], -1, config.head_dim)
-            for name in ("attn_q", "attn_k", "attn_v")
+            linear(normed, *parts[name]).reshape(*hidden.shape[:2], count, config.head_dim)
+            for name, count in heads.items()
         )
         queries, keys = (
-            rotate(heads, reading.turn, interleaved=config.rotary.interleaved) for heads in (queries, keys)
+            rotate(part, reading.turn, interleaved=config.rotary.interleaved) for part in (queries, keys)
         )
         seen, kept = remember(keys.swapaxes(1, 2), values.swapaxes(1, 2), cache, reading)
         read = causal_attention(queries, *seen, reading.positions, window=config.sliding_window)

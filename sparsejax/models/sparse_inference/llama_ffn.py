@@ -20,6 +20,7 @@ from sparsejax.ops.sparse_ffn import (
     GATED_ACTIVATIONS,
     FFNWeights,
     activated,
+    block_neurons,
     dense_ffn,
     mask_indices,
     masked_ffn,
@@ -244,9 +245,9 @@ def _quantised(
         return outputs if fitted is None else compensated(outputs, inputs, fitted, mask)
     blocks = mask_indices(choice_mask(marks, sparsity, plan), count // plan.block_size)
     parts = plan.block_size // ROW_TILE
-    tiles = (blocks[..., None] * parts + jnp.arange(parts)).reshape(len(blocks), -1)
+    tiles = block_neurons(blocks, parts)
     tiles = jnp.repeat(tiles, plan.group or len(marks), axis=0)[: len(marks)]
-    tiles = tiles.reshape(*inputs.shape[:-1], -1)
+    tiles = tiles.reshape(*inputs.shape[:-1], tiles.shape[-1])
     outputs = sparse_quantized_ffn(inputs, whole, tiles, activation=of_gate)
     return outputs if fitted is None else compensated(outputs, inputs, fitted)
 

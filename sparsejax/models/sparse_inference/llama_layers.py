@@ -70,7 +70,7 @@ def lookup(weight: Matrix, tokens: jax.Array) -> jax.Array:
       [[[4.0, 5.0], [0.0, 1.0]]]
     """
     if isinstance(weight, QuantizedTensor):
-        return weight.rows(tokens.reshape(-1)).reshape(*tokens.shape, -1)
+        return weight.rows(tokens.reshape(-1)).reshape(*tokens.shape, weight.shape[-1])
     return weight[tokens]
 
 

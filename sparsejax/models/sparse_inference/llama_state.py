@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 
@@ -91,7 +92,7 @@ def check_state(config: LlamaConfig, state: LlamaState, batch: int, steps: int) 
         )
     if isinstance(state.lengths, jax.core.Tracer):
         return
-    used = int(state.lengths.max())
+    used = int(np.max(state.lengths, initial=0))
     if used + steps > state.capacity:
         raise ValueError(
             f"{steps} more tokens do not fit: of the state's {state.capacity} slots {used} are in use; "

@@ -103,7 +103,7 @@ def select_blocks(
     if top_k is not None:
         mask = choice_mask(scores.reshape(-1, neurons), sparsity, plan)
         blocks = mask_indices(mask, plan.count(top_k, neurons))
-        return blocks.reshape(*scores.shape[:-1], -1)
+        return blocks.reshape(*scores.shape[:-1], blocks.shape[-1])
     found = np.flatnonzero(_mask_of_one(scores, sparsity, plan))
     _check_some(found, sparsity, strict=strict)
     return jnp.asarray(found, jnp.int32)

@@ -142,7 +142,7 @@ class StoredFFN:
         assert total is not None
         if (fitted := self.fitted[number]) is not None and mask is not None and not mask.all():
             total = compensated(total, flat, fitted, None if len(flat) == 1 else jnp.asarray(mask))
-        return total.reshape(*inputs.shape[:-1], -1)
+        return total.reshape(*inputs.shape[:-1], total.shape[-1])
 
     def _choices(self, number: int, flat: Array) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
         """The mask (n, f) of a layer's neurons, and by layer those to be brought ahead of use."""

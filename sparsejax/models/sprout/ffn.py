@@ -267,7 +267,7 @@ def _chosen(
         return flat, None, None
     if straight_through or not isinstance(selection.count, int):
         gates = selection.gates if straight_through else selection.mask
-        return flat, None, gates.reshape(len(flat), -1)
+        return flat, None, gates.reshape(len(flat), gates.shape[-1])
     indices, exist = selection.indices
-    there = None if exist is None else exist.reshape(len(flat), -1)
-    return flat, indices.reshape(len(flat), -1), there
+    there = None if exist is None else exist.reshape(len(flat), exist.shape[-1])
+    return flat, indices.reshape(len(flat), indices.shape[-1]), there

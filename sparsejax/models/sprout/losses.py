@@ -143,4 +143,4 @@ def _standardised(values: Array) -> Array:
 def _block_sums(values: Array, block_size: int) -> Array:
     missing = -values.shape[-1] % block_size
     padded = jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
-    return padded.reshape(*values.shape[:-1], -1, block_size).sum(axis=-1)
+    return padded.reshape(*values.shape[:-1], padded.shape[-1] // block_size, block_size).sum(axis=-1)

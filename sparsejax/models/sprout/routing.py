@@ -93,7 +93,8 @@ def pooled(columns: jax.Array, block_size: int) -> jax.Array:
     """
     missing = -columns.shape[-1] % block_size
     padded = jnp.pad(columns, [(0, 0)] * (columns.ndim - 1) + [(0, missing)])
-    sums = padded.reshape(*columns.shape[:-1], -1, block_size).sum(axis=-1)
+    blocks = padded.shape[-1] // block_size
+    sums = padded.reshape(*columns.shape[:-1], blocks, block_size).sum(axis=-1)
     sizes = jnp.full(sums.shape[-1], block_size, sums.dtype).at[-1].add(-missing)
     return sums / sizes
 

@@ -38,8 +38,9 @@ class Selection:
 
     @property
     def usage(self) -> jax.Array:
-        """(f,) part of the tokens that selected each neuron."""
-        return self._of_neurons(self.units.reshape(-1, self.units.shape[-1]).mean(axis=0))
+        """(f,) part of the tokens that selected each neuron; 0 where there are no tokens."""
+        units = self.units.reshape(-1, self.units.shape[-1])
+        return self._of_neurons(units.sum(axis=0) / max(1, len(units)))
 
     @property
     def gates(self) -> jax.Array:
@@ -55,7 +56,7 @@ class Selection:
         if self.block_size == 1:
             return units, None
         neurons = units[..., None] * self.block_size + jnp.arange(self.block_size)
-        neurons = neurons.reshape(*units.shape[:-1], -1)
+        neurons = neurons.reshape(*units.shape[:-1], units.shape[-1] * self.block_size)
         if self.d_ff % self.block_size == 0:
             return neurons, None
         return jnp.minimum(neurons, self.d_ff - 1), neurons < self.d_ff

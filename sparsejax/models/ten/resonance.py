@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def evolve_cells(
 
 
 def _flat(part: jax.Array) -> jax.Array:
-    return part.reshape(*part.shape[:-2], -1)
+    return part.reshape(*part.shape[:-2], math.prod(part.shape[-2:]))
 
 
 def _cells(pair: Sequence[jax.Array], cells: tuple[int, ...]) -> Pair:

@@ -114,7 +114,8 @@ def _sizes(
 ) -> jax.Array:
     outputs = model.apply({"params": params}, tokens, stack=stack, method="trajectory")
     layers = cast(list[tuple[jax.Array, jax.Array]], outputs)
-    return jnp.stack([jnp.hypot(real, imag).reshape(*tokens.shape, -1) for real, imag in layers])
+    sizes = [jnp.hypot(real, imag) for real, imag in layers]
+    return jnp.stack([each.reshape(*tokens.shape, math.prod(each.shape[2:])) for each in sizes])
 
 
 def _modern(layer: Params) -> tuple[jax.Array, jax.Array, jax.Array]:

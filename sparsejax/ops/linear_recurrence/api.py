@@ -41,7 +41,7 @@ def linear_recurrence(
     """States c_t = lambda_t c_{t-1} + drive_t of every step; the first one is drive_0 + lambda_0 c_{-1}.
 
     Args:
-      drive: real and imaginary parts (b, t, k), t >= 0; float32, bfloat16, float16 or float64.
+      drive: real and imaginary parts (b, t, k), each may be 0; float32, bfloat16, float16 or float64.
       decay: lambda, shape (k,) or (b, t, k) (selective).
       initial_state: c_{-1}, real and imaginary parts (b, k); zero when None.
       reset: (b, t) bool: lambda is zero at that step, so that a new sequence begins there.
@@ -77,7 +77,7 @@ def linear_recurrence(
     dtype = accumulator(drive[0].dtype)
     initial = start_state(initial_state, (batch, width), dtype)
     decay = Decay(*cast(decay, dtype))
-    if length == 0:
+    if drive[0].size == 0:
         return drive, initial
     if length == 1:
         return _one_step(drive, decay, initial, reset)

@@ -41,7 +41,7 @@ def anticausal_chunked(drive: Pair, decay: Decay, chunk_size: int) -> Pair:
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     batch, length, width = drive[0].shape
-    if length == 0:
+    if drive[0].size == 0:
         return drive
     late = -length % chunk_size
     chunks = tuple(

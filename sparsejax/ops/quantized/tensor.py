@@ -262,7 +262,7 @@ class QuantizedTensor:
 
         planes = {name: take(plane)[..., None] for name, plane in self.planes.items()}
         values = unpacking.values_of(planes, self.layout, "rows")
-        return values.reshape(*indices.shape, -1)
+        return values.reshape(*indices.shape, self.shape[-1])
 
 
 def _rows(shape: tuple[int, ...]) -> int:

@@ -88,7 +88,8 @@ def values_of(planes: Planes, layout: BlockFormat, order: Order = "rows") -> Arr
 
 def scaled(codes: Array, scale: Array, low: Array | None) -> Array:
     """Codes (.., 32, l) times their scales (.., g, l), less their minima."""
-    groups = codes.astype(jnp.float32).reshape(*scale.shape[:-1], -1, codes.shape[-1])
+    of_scale = codes.shape[-2] // scale.shape[-2]
+    groups = codes.astype(jnp.float32).reshape(*scale.shape[:-1], of_scale, codes.shape[-1])
     values = groups * scale[..., None, :]
     if low is not None:
         values = values - low[..., None, :]

@@ -82,8 +82,8 @@ def row_sum(values: Array, matrix: Array, indices: Array) -> Array:
     together = -(-len(indices) // passes)
     missing = together * passes - len(indices)
     factors = jnp.pad(values.astype(matrix.dtype).astype(wide), ((0, 0), (0, missing)))
-    factors = factors.T.reshape(-1, together, len(values))
-    listed = jnp.pad(indices, (0, missing), mode="edge").reshape(-1, together)
+    factors = factors.T.reshape(passes, together, len(values))
+    listed = jnp.pad(indices, (0, missing), mode="edge").reshape(passes, together)
     terms = (
         _rows(matrix, listed[:, row]).astype(wide)[:, None] * factors[:, row, :, None]
         for row in range(together)

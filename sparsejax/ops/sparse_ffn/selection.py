@@ -55,7 +55,7 @@ def block_neurons(blocks: Array, block_size: int) -> Array:
     if block_size == 1:
         return blocks
     places = blocks[..., None] * block_size + jnp.arange(block_size, dtype=blocks.dtype)
-    return places.reshape(*blocks.shape[:-1], -1)
+    return places.reshape(*blocks.shape[:-1], blocks.shape[-1] * block_size)
 
 
 def top_k_mask(scores: Array, top_k: int | Array) -> Array:
