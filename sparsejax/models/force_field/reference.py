@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.checkpoint.errors import MissingKeyError, shown
+from sparsejax.checkpoint.errors import MissingKeyError
+from sparsejax.checkpoint.reference_arrays import named
 from sparsejax.models.force_field.graph import Capacity, GrowingCapacity, batch_graphs
 from sparsejax.models.force_field.structure import Structure, as_structure, check_structure
 
@@ -53,7 +54,7 @@ def evaluate(ck: Any, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _structures(inputs: Mapping[str, Any]) -> tuple[list[Structure], list[np.ndarray]]:
     """The structures, and the places of their atoms in the file."""
-    species, positions = (_named(inputs, names) for names in (_SPECIES, _POSITIONS))
+    species, positions = (np.asarray(named(inputs, names)) for names in (_SPECIES, _POSITIONS))
     pbc = inputs.get("pbc", False)
     if "pbc" not in inputs and np.any(inputs.get("cell", 0)):
         raise MissingKeyError("a cell needs an array named 'pbc' beside it: the directions that repeat")
@@ -65,10 +66,3 @@ def _structures(inputs: Mapping[str, Any]) -> tuple[list[Structure], list[np.nda
         raise ValueError(f"'batch' is one number for each of {len(species)} atoms of open structures")
     atoms = [np.flatnonzero(batch == number) for number in np.unique(batch)]
     return [as_structure(Structure(species[own], positions[own], None, pbc)) for own in atoms], atoms
-
-
-def _named(inputs: Mapping[str, Any], names: tuple[str, ...]) -> np.ndarray:
-    name = next((name for name in names if name in inputs), None)
-    if name is None:
-        raise MissingKeyError(f"an array named {names[0]!r} is needed; found {shown(inputs)}")
-    return np.asarray(inputs[name])

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.checkpoint.accepted_names import check_options
-from sparsejax.checkpoint.errors import CorruptFileError, MissingKeyError, shown
+from sparsejax.checkpoint.errors import CorruptFileError
+from sparsejax.checkpoint.reference_arrays import FEATURE_NAMES, TOKEN_NAMES, named
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_state import check_state
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
@@ -122,17 +123,17 @@ def check_inputs(config: Any, *inputs: Any, **options: Any) -> None:
 
 
 def evaluate(ck: Any, inputs: Mapping[str, Any]) -> jax.Array:
-    """Outputs on a reference's ``ids`` or ``tokens`` of a network, or ``x`` or ``inputs`` of a part.
+    """Outputs on a reference's tokens of a network, or features of a part.
+
+    Args:
+      ck: checkpoint of the family.
+      inputs: an array named as one of `TOKEN_NAMES`, or of `FEATURE_NAMES`.
 
     Raises:
       MissingKeyError: there are none.
     """
     is_network = isinstance(ck.config, LlamaConfig)
-    names = ("ids", "tokens") if is_network else ("x", "inputs", "features")
-    name = next((name for name in names if name in inputs), None)
-    if name is None:
-        raise MissingKeyError(f"an array named {names[0]!r} or {names[1]!r} is needed; found {shown(inputs)}")
-    values = jnp.asarray(inputs[name])
+    values = jnp.asarray(named(inputs, TOKEN_NAMES if is_network else FEATURE_NAMES))
     if not is_network:
         return ck.apply(values)
     logits = ck.apply(jnp.atleast_2d(values), capacity=0).logits

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.checkpoint.accepted_names import check_options
-from sparsejax.checkpoint.errors import MissingKeyError, shown
+from sparsejax.checkpoint.errors import shown
+from sparsejax.checkpoint.reference_arrays import FEATURE_NAMES, TOKEN_NAMES, named
 from sparsejax.models.sprout.config import Mixer, Path, SproutConfig, SproutFFNConfig
 from sparsejax.ops.token_ids import check_token_ids
 
 _OPTIONS = ("top_k", "path", "mixer", "train", "straight_through")
 _MODEL_OPTIONS = (*_OPTIONS, "key_padding_mask", "attention_mask", "method")
-_TOKENS = ("ids", "input_ids", "tokens")
-_INPUTS = ("x", "inputs", "features")
 
 
 def check_inputs(config: SproutConfig | SproutFFNConfig, *inputs: Any, **options: Any) -> None:
@@ -68,8 +67,8 @@ def reference_call(
 
     Args:
       config: of the model, or of a feed-forward part on its own.
-      arrays: "ids", "input_ids" or "tokens" (b, t); for a feed-forward part "x", "inputs" or "features"
-        (*b, d). Optional: "top_k" () or (layers,), below 0 for None, and "key_padding_mask" (b, t).
+      arrays: named as one of `TOKEN_NAMES` (b, t); for a feed-forward part of `FEATURE_NAMES` (*b, d).
+        Optional: "top_k" () or (layers,), below 0 for None, and "key_padding_mask" (b, t).
 
     Raises:
       MissingKeyError: there are no inputs.
@@ -78,17 +77,14 @@ def reference_call(
       >>> reference_call(SproutConfig(), {"ids": np.zeros((1, 2), int), "top_k": np.array(8)})[1]
       {'top_k': 8}
     """
-    names = _TOKENS if isinstance(config, SproutConfig) else _INPUTS
-    name = next((name for name in names if name in arrays), None)
-    if name is None:
-        raise MissingKeyError(f"an array named one of {shown(names)} is needed; found {shown(arrays)}")
+    inputs = named(arrays, TOKEN_NAMES if isinstance(config, SproutConfig) else FEATURE_NAMES)
     options: dict[str, Any] = {}
     if "top_k" in arrays:
         counts = [None if count < 0 else count for count in np.ravel(arrays["top_k"]).tolist()]
         options["top_k"] = tuple(counts) if np.ndim(arrays["top_k"]) else counts[0]
     if "key_padding_mask" in arrays:
         options["key_padding_mask"] = arrays["key_padding_mask"]
-    return arrays[name], options
+    return inputs, options
 
 
 def _check_tokens(config: SproutConfig, tokens: Any) -> None:

@@ -17,8 +17,8 @@ from sparsejax.checkpoint.errors import (
     AmbiguousVariantError,
     MissingKeyError,
     UnknownFormatError,
-    shown,
 )
+from sparsejax.checkpoint.reference_arrays import TOKEN_NAMES, named
 from sparsejax.checkpoint.registry import Family, Tensors, register
 from sparsejax.checkpoint.sizes import count_parts, require, shape_of
 from sparsejax.models.ten.config import EigenstateLayer, TemporalEigenstateConfig
@@ -162,15 +162,16 @@ def overrides_for(config: TemporalEigenstateConfig) -> Mapping[str, Any]:
 
 
 def evaluate(ck: Any, inputs: Mapping[str, Any]) -> jax.Array:
-    """Logits on a reference's ``ids`` or ``tokens`` (b, t), with ``segment_ids`` if there are any.
+    """Logits on a reference's tokens (b, t), with ``segment_ids`` if there are any.
+
+    Args:
+      ck: checkpoint of the family.
+      inputs: an array named as one of `TOKEN_NAMES`.
 
     Raises:
       MissingKeyError: there are no tokens.
     """
-    name = next((name for name in ("ids", "tokens") if name in inputs), None)
-    if name is None:
-        raise MissingKeyError(f"an array named 'ids' or 'tokens' is needed; found {shown(inputs)}")
-    return ck.apply(inputs[name], segment_ids=inputs.get("segment_ids")).logits
+    return ck.apply(named(inputs, TOKEN_NAMES), segment_ids=inputs.get("segment_ids")).logits
 
 
 def _modern_fields(variant: str, tensors: Tensors, told: Mapping[str, Any]) -> dict[str, Any]:

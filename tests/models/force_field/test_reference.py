@@ -55,10 +55,10 @@ def test_several_open_structures_in_any_order(small):
 
 def test_references_that_cannot_be_used_are_told(small, tmp_path):
     refused(errors.MissingKeyError, small, tmp_path, "an array named 'energy'; found 'z', 'pos'", **WATER)
-    refused(
-        errors.MissingKeyError, small, tmp_path, "named 'z' is needed; found 'pos'", pos=np.eye(3), energy=1.0
-    )
-    refused(errors.MissingKeyError, small, tmp_path, "named 'pos' is needed", z=WATER["z"], energy=1.0)
+    names = "one of 'z', 'numbers', 'species', 'atomic_numbers' is needed; found 'pos'"
+    refused(errors.MissingKeyError, small, tmp_path, names, pos=np.eye(3), energy=1.0)
+    names = "one of 'pos', 'positions' is needed"
+    refused(errors.MissingKeyError, small, tmp_path, names, z=WATER["z"], energy=1.0)
     refused(errors.MissingKeyError, small, tmp_path, "'pbc' beside it", **WATER, cell=np.eye(3), energy=1.0)
     refused(errors.ShapeError, small, tmp_path, "'forces' has shape", **WATER, forces=np.ones((2, 3)))
     refused(errors.ShapeError, small, tmp_path, "gives no 'stress'", **WATER, stress=np.ones(6))

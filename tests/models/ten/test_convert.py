@@ -219,7 +219,7 @@ def test_golden_logits_can_be_verified_as_a_reference(tmp_path):
     ck = sj.load(golden.path("ten", "mit_fft.pt"))
     assert not compare_outputs(ck, tmp_path / "off.npz").passed
     np.savez(tmp_path / "none.npz", logits=arrays["T7/logits"])
-    with pytest.raises(errors.MissingKeyError, match="'ids' or 'tokens'"):
+    with pytest.raises(errors.MissingKeyError, match="'ids', 'input_ids', 'tokens' is needed"):
         compare_outputs(ck, tmp_path / "none.npz")
 
 
