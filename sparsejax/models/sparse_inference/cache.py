@@ -6,13 +6,11 @@ neuron, or a block of neurons that are stored together.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
-Strategy = Literal["lru", "lfu", "fifo", "none"]
-"""Who makes room: the least recently used unit; the least often used since it came, of equals the least
-recent; the one that came first; or, with "none", every unit after the call it came for."""
+from sparsejax.models.sparse_inference.config import CacheStrategy, check_strategy
 
 
 class Plan(NamedTuple):
@@ -58,7 +56,7 @@ class SlotCache:
       ([True], [1, 3])
     """
 
-    def __init__(self, units: int, slots: int, strategy: Strategy = "lru"):
+    def __init__(self, units: int, slots: int, strategy: CacheStrategy = "lru"):
         """All slots are empty.
 
         Args:
@@ -69,8 +67,7 @@ class SlotCache:
         Raises:
           ValueError: an unknown strategy, or no units or slots.
         """
-        if strategy not in get_args(Strategy):
-            raise ValueError(f"no cache strategy {strategy!r}; choose one of {get_args(Strategy)}")
+        check_strategy(strategy)
         if units < 1 or slots < 1:
             raise ValueError(f"units and slots must be at least 1, not {units} and {slots}")
         self.units, self.slots, self.strategy = units, slots, strategy

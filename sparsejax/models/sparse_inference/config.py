@@ -11,9 +11,24 @@ from typing import Any, Literal, get_args
 from sparsejax.ops.sparse_ffn import ACTIVATIONS, GATED_ACTIVATIONS
 
 CacheStrategy = Literal["lru", "lfu", "fifo", "none"]
+"""Who makes room: the least recently used unit; the least often used since it came, of equals the least
+recent; the one that came first; or, with "none", every unit after the call it came for."""
 
 QUANTIZATIONS = tuple("f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k int8 int4".split())
 """What the weights of a model may be stored as."""
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuse what is no cache strategy.
+
+    Raises:
+      ValueError: names it, and those that are.
+
+    Example:
+      >>> check_strategy("lfu")
+    """
+    if strategy not in get_args(CacheStrategy):
+        raise ValueError(f"no cache strategy {strategy!r}; choose one of {get_args(CacheStrategy)}")
 
 
 def check_count(name: str, value: Any, least: int) -> None:
@@ -254,8 +269,7 @@ class CacheConfig:
     def __post_init__(self):
         """Refuse what cannot be; the published spelling of strategies, "Lru", is understood."""
         name = self.cache_strategy.lower() if isinstance(self.cache_strategy, str) else self.cache_strategy
-        if name not in get_args(CacheStrategy):
-            raise ValueError(f"no cache strategy {name!r}; choose one of {get_args(CacheStrategy)}")
+        check_strategy(name)
         object.__setattr__(self, "cache_strategy", name)
         for name in ("hot_neuron_fraction", "hot_threshold"):
             _check_share(name, getattr(self, name))

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sparsejax.models.sparse_inference.cache import Plan, SlotCache, Strategy
+from sparsejax.models.sparse_inference.cache import Plan, SlotCache
 from sparsejax.models.sparse_inference.cache_statistics import CacheStatistics
+from sparsejax.models.sparse_inference.config import CacheStrategy
 from sparsejax.models.sparse_inference.hot_cold import NeuronCounts
 from sparsejax.models.sparse_inference.store_memory import UnitSource
 from sparsejax.models.sparse_inference.store_slots import Transit, empty_slots, pieces
@@ -52,7 +53,7 @@ class StoreLayer:
       failure: what went wrong ahead of use, and nobody was told.
     """
 
-    def __init__(self, number: int, slots: int, strategy: Strategy, counts: NeuronCounts, road: Road):
+    def __init__(self, number: int, slots: int, strategy: CacheStrategy, counts: NeuronCounts, road: Road):
         """Empty slots.
 
         Args:

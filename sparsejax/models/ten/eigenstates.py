@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.models.ten.config import EigenstateLayer
-from sparsejax.ops.backends import Backend
 from sparsejax.ops.flat_matmul import flat_matmul
-from sparsejax.ops.linear_recurrence import Decay, linear_recurrence
+from sparsejax.ops.linear_recurrence import Decay, RecurrenceBackend, linear_recurrence
 from sparsejax.ops.linear_recurrence.legacy_chunked import anticausal_chunked
 
 Pair = tuple[jax.Array, jax.Array]
@@ -29,7 +28,7 @@ class Evolution(NamedTuple):
       truncated_steps: steps between points where gradients stop; None for nowhere.
     """
 
-    backend: Backend = "auto"
+    backend: RecurrenceBackend = "auto"
     truncated_steps: int | None = None
 
 

@@ -17,8 +17,8 @@ from sparsejax.models.ten.positions import sinusoidal_init
 from sparsejax.models.ten.resonance import ResonanceBlock
 from sparsejax.models.ten.segments import Segments, find_segments, positions_of
 from sparsejax.models.ten.state import LayerState, TenState
-from sparsejax.ops.backends import Backend
 from sparsejax.ops.flat_matmul import flat_matmul
+from sparsejax.ops.linear_recurrence import RecurrenceBackend
 from sparsejax.typing import Params
 
 
@@ -119,7 +119,7 @@ class TemporalEigenstateNetwork(nn.Module):
         *,
         train: bool = False,
         stack: Stack | None = None,
-        backend: Backend = "auto",
+        backend: RecurrenceBackend = "auto",
     ) -> tuple[jax.Array, TenState | None]:
         """The residual stream after the last norm, before the vocabulary head.
 
@@ -166,7 +166,7 @@ class TemporalEigenstateNetwork(nn.Module):
         *,
         train: bool,
         stack: Stack | None,
-        backend: Backend,
+        backend: RecurrenceBackend,
     ) -> tuple[dict[str, list[LayerOutput]], jax.Array]:
         """Outputs of all layers by stack, and the positions (b, t)."""
         _check_tokens(self.config, tokens, state, segment_ids)

@@ -3,16 +3,16 @@
 `linear_recurrence` has a diagonal transition, `dense_recurrence` mixes the eigenstates at every step.
 """
 
-from sparsejax.ops.linear_recurrence.api import Backend, linear_recurrence
+from sparsejax.ops.linear_recurrence.api import RecurrenceBackend, linear_recurrence
 from sparsejax.ops.linear_recurrence.decay import Decay, Pair
 from sparsejax.ops.linear_recurrence.dense import dense_recurrence
 from sparsejax.ops.linear_recurrence.diagonal import Diagonal, diagonalise
 
 __all__ = [
-    "Backend",
     "Decay",
     "Diagonal",
     "Pair",
+    "RecurrenceBackend",
     "dense_recurrence",
     "diagonalise",
     "linear_recurrence",

@@ -15,9 +15,10 @@ from sparsejax.ops.linear_recurrence.adjoint import Run
 from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, cast, multiply, transition
 from sparsejax.ops.linear_recurrence.truncation import truncated
 
-Backend = Literal[
-    "auto", "reference", "xla", "pallas", "scan", "associative", "chunked", "fft", "pallas_gpu", "pallas_tpu"
+RecurrenceBackend = Literal[
+    backends.Backend, "scan", "associative", "chunked", "fft", "pallas_gpu", "pallas_tpu"
 ]
+"""Names that `linear_recurrence` accepts."""
 
 _RUNS: dict[str, Run] = {
     "reference": reference.run,
@@ -36,7 +37,7 @@ def linear_recurrence(
     reset: Array | None = None,
     reverse: bool = False,
     truncated_steps: int | None = None,
-    backend: Backend = "auto",
+    backend: RecurrenceBackend = "auto",
 ) -> tuple[Pair, Pair]:
     """States c_t = lambda_t c_{t-1} + drive_t of every step; the first one is drive_0 + lambda_0 c_{-1}.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.ops.linear_recurrence import Decay, linear_recurrence
+from sparsejax.models.ten.eigenstates import Evolution
+from sparsejax.ops import backends
+from sparsejax.ops.linear_recurrence import Decay, RecurrenceBackend, linear_recurrence
 from tests import golden
 from tests.ops.linear_recurrence import oracle
 
@@ -32,6 +35,12 @@ def _run(case, **options):
         reverse=case.reverse,
         **options,
     )
+
+
+def test_the_annotated_names_are_those_that_are_resolved():
+    names = ("auto", "reference", "xla", "pallas", *backends.LINEAR_RECURRENCE.specific)
+    assert get_args(RecurrenceBackend) == names
+    assert get_type_hints(Evolution)["backend"] == RecurrenceBackend
 
 
 @pytest.mark.parametrize("backend", ["auto", "chunked", "fft", "pallas_gpu"])
