@@ -108,7 +108,8 @@ class LlamaLM(nn.Module):
 
     Attributes:
       config: sizes and kind.
-      dtype: of the computation; None is that of the norms.
+      dtype: of the computation, None is that of the norms: plain matrices are cast to it where they are read,
+        and products of 16-bit numbers summed in float32; quantised ones are multiplied in float32.
 
     Example:
       >>> config = LlamaConfig(vocab_size=32, d_model=16, d_ff=24, n_layers=1, n_heads=4, n_kv_heads=2)

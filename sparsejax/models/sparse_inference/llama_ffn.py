@@ -68,6 +68,16 @@ class GatedWeights(NamedTuple):
             return None
         return QuantizedFFN(self.up, self.down, self.gate, self.b_up, self.b_gate, self.b_down)  # type: ignore[arg-type]
 
+    def narrowed(self, dtype: jax.typing.DTypeLike) -> GatedWeights:
+        """The same with plain matrices of wider numbers cast; narrower ones are widened when read."""
+
+        def cast(matrix: Matrix) -> Matrix:
+            if isinstance(matrix, QuantizedTensor) or jnp.promote_types(matrix.dtype, dtype) == dtype:
+                return matrix
+            return matrix.astype(dtype)
+
+        return self._replace(gate=cast(self.gate), up=cast(self.up), down=cast(self.down))
+
     def plain(self) -> FFNWeights:
         """The same as weights of `sparsejax.ops.sparse_ffn`."""
         return FFNWeights(self.up, self.down, self.gate, self.b_up, self.b_gate, self.b_down)  # type: ignore[arg-type]
@@ -193,6 +203,7 @@ def feed_forward(
       selection: of the neurons; None, and a plan with the path "dense", compute all.
       earlier: inputs of the blocks before, which a `LookAhead` reads.
     """
+    weights = weights.narrowed(inputs.dtype)
     if selection is None or (selection.plan is not None and selection.plan.path == "dense"):
         return (
             dense_ffn(inputs, weights.plain(), activation=activation)

@@ -39,7 +39,7 @@ def linear(
 
     Args:
       inputs: (*b, i).
-      weight: (o, i), plain or quantised.
+      weight: (o, i), plain, of which the numbers are cast to the dtype of ``inputs``, or quantised.
       bias: (o,).
       wide: float32 at least; else the dtype of ``inputs``.
 
@@ -55,7 +55,7 @@ def linear(
     else:
         flat = inputs.reshape(-1, inputs.shape[-1])
         outputs = jax.lax.dot_general(
-            *_promoted(flat, weight), (((1,), (1,)), ((), ())), preferred_element_type=_wide(inputs)
+            flat, weight.astype(flat.dtype), (((1,), (1,)), ((), ())), preferred_element_type=_wide(inputs)
         )
         outputs = outputs.reshape(*inputs.shape[:-1], weight.shape[0])
     outputs = outputs if bias is None else outputs + bias
@@ -76,9 +76,3 @@ def lookup(weight: Matrix, tokens: jax.Array) -> jax.Array:
 
 def _wide(array: jax.Array) -> jnp.dtype:
     return jnp.promote_types(array.dtype, jnp.float32)
-
-
-def _promoted(left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both in one dtype: products of float32 with 16-bit weights are float32 ones."""
-    dtype = jnp.promote_types(left.dtype, right.dtype)
-    return left.astype(dtype), right.astype(dtype)

@@ -53,14 +53,14 @@ def collect_ffn_inputs(
 
 
 def ffn_weights(params: Params, layer: int) -> FFNWeights:
-    """The FFN of a block as plain float32 weights, neuron by neuron, for calibration.
+    """The FFN of a block as plain weights, neuron by neuron, for calibration.
 
     Args:
       params: of a `LlamaLM`.
       layer: number of the block.
 
     Returns:
-      ``w_in`` is the matrix "up"; quantised matrices are dequantised.
+      ``w_in`` is the matrix "up"; quantised matrices are dequantised to float32, others stay as they are.
 
     Raises:
       ValueError: there is no such block.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_state import check_state, grow_state, initial_state
@@ -78,6 +81,45 @@ def test_logits_equal_float64(kind):
     assert list(back) == list(tensors)
     for name, array in tensors.items():
         np.testing.assert_array_equal(back[name], array)
+
+
+def operands(jaxpr):
+    """Dtypes of what is multiplied anywhere in a program."""
+    found = set()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            found |= {operand.aval.dtype for operand in equation.invars}
+        for inner in jaxprs_in_params(equation.params):
+            found |= operands(inner)
+    return found
+
+
+class Ones(NamedTuple):
+    """Scores that are alike."""
+
+    def scores(self, inputs):
+        return jnp.ones((*inputs.shape[:-1], SIZES["d_ff"]))
+
+
+MASKED = {"predictors": (Ones(), Ones()), "active_fraction": 0.5, "plan": FFNPlan(path="masked")}
+
+
+@pytest.mark.parametrize("options", [{}, MASKED], ids=["all", "masked"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_plain_weights_are_multiplied_in_the_dtype_of_the_computation(dtype, options):
+    model, params, _ = made("reglu_tied")
+    apply = partial(LlamaLM(model.config, dtype=dtype).apply, capacity=0, **options)
+    program = jax.make_jaxpr(lambda params: apply({"params": params}, TOKENS).logits)(params)
+    assert operands(program.jaxpr) == {jnp.dtype(dtype)}
+    assert program.out_avals[0].dtype == jnp.float32
+
+
+def test_matrices_of_float64_are_read_by_a_network_of_float32():
+    with jax.enable_x64(True):
+        model, params, _ = made("reglu_tied")
+        wide = jax.tree.map(lambda part: part.astype(jnp.float64 if part.ndim > 1 else jnp.float32), params)
+        found = jax.eval_shape(lambda params: model.apply({"params": params}, TOKENS), wide)
+    assert found.logits.dtype == jnp.float32
 
 
 @pytest.fixture(scope="module")
