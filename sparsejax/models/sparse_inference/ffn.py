@@ -38,7 +38,9 @@ class SparseFFN(nn.Module):
       sparsity: of calls with scores that give none.
       plan: how neurons are chosen and computed; quantised ones in tiles of 32 at least. Matrices may be
         parameters of the type `QuantizedTensor`, ``w_out`` then (o, f) as files hold it.
-      compensation_rank: of a linear map of the inputs that is added to sparse outputs; None has none.
+      compensation_rank: of a linear map of the inputs, fitted to what the choice by scores leaves out and
+        added to its outputs; those of listed neurons (``indices``) are the published function without it.
+        None has none.
 
     Example:
       >>> ffn = SparseFFN(d_model=8, d_ff=32, activation="swiglu", gated=True)

@@ -191,7 +191,7 @@ def test_a_config_sets_gates_and_quantised_weights_are_refused_by_name():
         SparseFFN.of_config(ModelConfig(4, 10, 3, rank=2, quantization="q4_0"))
 
 
-def test_compensation_is_added_to_sparse_outputs_alone():
+def test_compensation_is_added_to_what_scores_choose_alone():
     ffn = SparseFFN(4, 10, 3, activation="relu", compensation_rank=2)
     params = dict(jax.jit(ffn.init)(jax.random.key(0), jnp.ones(4))["params"])
     params["compensation"] = {**params["compensation"], "c": jnp.asarray([1.0, 2.0, 3.0])}
@@ -200,4 +200,6 @@ def test_compensation_is_added_to_sparse_outputs_alone():
     plain = FFN.apply({"params": {**params}}, inputs, scores=scores, sparsity=sparse)
     outputs = ffn.apply({"params": params}, inputs, scores=scores, sparsity=sparse)
     np.testing.assert_allclose(outputs - plain, [1, 2, 3], atol=1e-6)
-    np.testing.assert_allclose(ffn.apply({"params": params}, inputs), FFN.apply({"params": params}, inputs))
+    for options in ({}, {"indices": jnp.asarray([1, 5])}):
+        bare = FFN.apply({"params": params}, inputs, **options)
+        np.testing.assert_allclose(ffn.apply({"params": params}, inputs, **options), bare)
