@@ -23,7 +23,8 @@ def energy_penalty(config: TemporalEigenstateConfig, params: Params) -> jax.Arra
       () sum over blocks, cells and eigenstates of |lambda|^2, over the number of blocks; float32 at least.
 
     Raises:
-      ValueError: the variant is ``modern``, whose eigenvalues nobody regularised.
+      ValueError: the variant is ``modern``, whose eigenvalues nobody regularised; or `diagonalise` was there,
+        after which the penalty's parameters are gone.
 
     Example:
       >>> config = TemporalEigenstateConfig(n_layers=1, num_eigenstates=2, num_cells=1)
@@ -35,6 +36,11 @@ def energy_penalty(config: TemporalEigenstateConfig, params: Params) -> jax.Arra
     """
     if config.variant == "modern":
         raise ValueError("the energy penalty belongs to the variants 'paper' and 'seed'")
+    if blocks := config.diagonal_blocks:
+        raise ValueError(
+            f"block {blocks[0]} is diagonal and has no cells for the energy penalty: diagonalise after "
+            "training, or set energy_reg_weight=0"
+        )
 
     def of_block(number: int) -> jax.Array:
         cells = params[f"layer_{number}"]["cells"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -35,3 +37,5 @@ def test_penalty_is_the_mean_over_blocks_of_squared_magnitudes():
     assert float(energy_penalty(config, params)) == pytest.approx(expected, rel=1e-6)
     with pytest.raises(ValueError, match="'paper' and 'seed'"):
         energy_penalty(TemporalEigenstateConfig.modern(), {})
+    with pytest.raises(ValueError, match="block 1 is diagonal and has no cells"):
+        energy_penalty(dataclasses.replace(config, diagonal_blocks=(1,)), params)
