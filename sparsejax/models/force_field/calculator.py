@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("sparsejax.force_field")
 
 SKIN = 0.3
-"""A that the neighbour list looks beyond the cutoff: atoms may move by half of it before it is made anew."""
+"""A that the neighbour list looks beyond the cutoff: atoms may move by half of it before it is made anew.
+
+Narrower than that of `md`, where every structure is a small step from the last: ASE also asks about
+structures far from each other, for which no list can be kept, and each pair in the skin costs time."""
 
 _HEADROOM = 1.25
 
@@ -48,7 +51,7 @@ class ForceFieldCalculator(Calculator):
 
     Args:
       force_field: to ask.
-      skin: A.
+      skin: A, how far beyond the cutoff the neighbour list looks.
       rotation_average: as in `ForceField.predict`, for weights that are not rotation invariant.
 
     Raises:

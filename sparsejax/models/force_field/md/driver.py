@@ -52,7 +52,8 @@ class Options(TypedDict, total=False):
       restart: folder in which the run is saved now and then, and at its end.
       resume: go on with the run in that folder, to ``steps`` in all; begin it if there is none.
       save_every: steps between two saves.
-      skin: A, how far beyond the cutoff the neighbour list looks; a wider one is rebuilt less often.
+      skin: A, how far beyond the cutoff the neighbour list looks; a wider one is rebuilt less often and holds
+        more pairs. Wider by default than the calculator's, as a run goes on in small steps.
       dtype: of positions and velocities; float64 needs jax_enable_x64, and is what None stands for there.
         The network computes in that of its parameters.
       call_steps: steps in one call of the compiled loop; progress is told after each.
