@@ -13,7 +13,7 @@ from sparsejax.checkpoint.accepted_names import check_options
 from sparsejax.checkpoint.errors import shown
 from sparsejax.models.force_field.config import ForceFieldConfig
 from sparsejax.models.force_field.graph import batch_graphs
-from sparsejax.models.force_field.structure import SYMBOLS, Structure
+from sparsejax.models.force_field.structure import Structure, symbols_of
 
 _PARTS = {
     "nodes": ("species", "positions", "mask"),
@@ -70,7 +70,7 @@ def _check_atoms(config: ForceFieldConfig, species: np.ndarray, positions: np.nd
         )
     trained_on = config.species or tuple(found)
     if untrained := sorted(found - set(trained_on)):
-        names, trained = (", ".join(map(SYMBOLS.__getitem__, some)) for some in (untrained, trained_on))
+        names, trained = symbols_of(untrained), symbols_of(trained_on)
         raise ValueError(f"the graph holds {names}; this network was trained on {trained} only")
     if not np.isfinite(positions).all():
         raise ValueError("the graph holds positions that are NaN or infinite")

@@ -222,12 +222,17 @@ def _check_species(species: np.ndarray, config: ForceFieldConfig, name: str) -> 
         return
     unknown = sorted(set(species.tolist()) - set(config.species))
     if unknown:
-        raise ValueError(
-            f"{name}: holds {_symbols(unknown)}; this network was trained on {_symbols(config.species)} only"
-        )
+        trained = symbols_of(config.species)
+        raise ValueError(f"{name}: holds {symbols_of(unknown)}; this network was trained on {trained} only")
 
 
-def _symbols(numbers: Any) -> str:
+def symbols_of(numbers: Any) -> str:
+    """Symbols of elements in one line; numbers that no element has as they are.
+
+    Example:
+      >>> symbols_of([8, 1, 119])
+      'O, H, Z=119'
+    """
     return ", ".join(SYMBOLS[number] if number < len(SYMBOLS) else f"Z={number}" for number in numbers)
 
 

@@ -100,9 +100,10 @@ class NeuronStore:
         self.budget, self.config = budget, CacheConfig() if config is None else config
         self._adaptive, self._closed = adaptive, False
         layouts, strategy = source.layouts, self.config.cache_strategy
-        units = [
-            _hot_units(ids, layout) for ids, layout in zip(hot or [[]] * len(layouts), layouts, strict=True)
-        ]
+        hot = [[]] * len(layouts) if hot is None else hot
+        if len(hot) != len(layouts):
+            raise ValueError(f"hot holds the neurons of {len(hot)} layers; the store has {len(layouts)}")
+        units = [_hot_units(ids, layout) for ids, layout in zip(hot, layouts, strict=True)]
         fixed = sum(bias.nbytes for bias in source.biases if bias is not None)
         capacity = self.config.lru_cache_size if strategy == "lru" else self.config.max_cold_cache_size
         piece = piece_of(layouts, budget)

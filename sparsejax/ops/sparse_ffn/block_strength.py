@@ -13,7 +13,10 @@ def strength_kept(strengths: Any, block_size: int, blocks: int) -> float:
     Args:
       strengths: (n, f) of neurons for samples, in their order.
       block_size: neurons per block; the last block may be shorter.
-      blocks: how many are taken for each sample.
+      blocks: how many are taken for each sample, from 0.
+
+    Returns:
+      0 to 1; 1 where there is no strength, of which nothing can be lost.
 
     Example:
       >>> strength_kept(np.asarray([[3.0, 1.0, 0.0, 0.0], [0.0, 2.0, 1.0, 1.0]]), 2, 1)
@@ -21,5 +24,7 @@ def strength_kept(strengths: Any, block_size: int, blocks: int) -> float:
     """
     strengths = np.asarray(strengths, np.float64)
     padded = np.pad(strengths, ((0, 0), (0, -strengths.shape[1] % block_size)))
-    sums = np.sort(padded.reshape(len(padded), -1, block_size).sum(axis=-1), axis=-1)
-    return float(sums[:, -blocks:].sum() / sums.sum())
+    units = padded.shape[1] // block_size
+    sums = np.sort(padded.reshape(len(padded), units, block_size).sum(axis=-1), axis=-1)[:, ::-1]
+    whole = sums.sum()
+    return float(sums[:, :blocks].sum() / whole) if whole else 1.0

@@ -49,6 +49,8 @@ def test_elements_outside_the_table_or_the_training_are_refused():
     trained = dataclasses.replace(CONFIG, species=(1, 6))
     refused("holds N, O; this network was trained on H, C only", graph_of(8, 7, 6), config=trained)
     check_inputs(trained, graph_of(1, 6))  # padding is no element
+    wide = dataclasses.replace(trained, max_z=200)
+    refused("holds O, Z=119; this network was trained on H, C only", graph_of(119, 8), config=wide)
 
 
 def test_positions_that_are_no_numbers_are_refused():

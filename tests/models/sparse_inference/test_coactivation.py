@@ -24,6 +24,12 @@ def _planted(groups, size, samples=200):
     return active[:, group_of] * (0.5 + draws.random(groups * size)) + noise, group_of
 
 
+def test_the_strength_kept_of_no_blocks_and_of_no_strength():
+    strengths = np.arange(8.0).reshape(2, 4)
+    assert [strength_kept(strengths, 2, blocks) for blocks in (0, 2, 3)] == [0, 1, 1]
+    assert strength_kept(np.zeros((2, 4)), 2, 1) == strength_kept(np.zeros((0, 4)), 2, 1) == 1
+
+
 def test_planted_groups_are_found():
     strengths, group_of = _planted(24, 8)
     order = coactivation_order(strengths, 8)

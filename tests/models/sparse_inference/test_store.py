@@ -325,6 +325,11 @@ def test_what_does_not_fit_is_refused():
         store_of(budget=300)
     with pytest.raises(ValueError, match="needed for the hot ones"):
         store_of(hot=[np.arange(60), [], []])
+    for hot in ([[1], [2]], np.zeros((2, 3), int)):
+        with pytest.raises(ValueError, match="hot holds the neurons of 2 layers; the store has 3"):
+            store_of(hot=hot)
+    with store_of(hot=np.asarray([[1], [2], [3]])) as store:
+        assert store.hot(2).tolist() == [3]
     with pytest.raises(ValueError, match="hot neurons must be 0 to 63, not 3 to 64"):
         store_of(hot=[[3, 64], [], []])
     with store_of() as store:

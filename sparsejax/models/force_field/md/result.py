@@ -54,7 +54,12 @@ class Run:
 
     @property
     def drift(self) -> np.ndarray:
-        """Slope of the conserved energy over time per atom, eV/atom/ps: () or (g,); least squares."""
+        """Slope of the conserved energy over time per atom, eV/atom/ps: () or (g,); least squares.
+
+        NaN of a single record, through which no line is told.
+        """
+        if len(self.time) == 1:
+            return np.full(self.conserved.shape[1:], np.nan)
         picoseconds = (self.time - self.time.mean()) / 1000
         values = self.conserved - self.conserved.mean(axis=0)
         slope = np.tensordot(picoseconds, values, axes=(0, 0)) / (picoseconds**2).sum()

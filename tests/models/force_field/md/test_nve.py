@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,8 @@ def test_drift_is_a_slope_per_atom_and_picosecond():
     run = md.nve(morse.morse(), cluster(), steps=25, every=10, timestep=1.0)
     slope = np.polyfit(run.time / 1000, run.conserved, 1)[0]
     assert abs(run.drift - slope / 5) < 1e-9
+    one = dataclasses.replace(run, time=run.time[:1], conserved=run.conserved[:1])
+    assert np.isnan(one.drift) and one.drift.shape == ()
 
 
 @pytest.mark.golden("nve_tiny_ethanol")
