@@ -169,7 +169,6 @@ KNOWN = {
     "models/force_field/dataset_writer.py": 2,
     # into a stream or a picture in memory that one of those writes
     "checkpoint/npz_file.py": 1,
-    "bench/sparse_inference_quality.py": 1,
     "models/force_field/labels.py": 1,
     "plots/style.py": 1,
     "demo.py": 1,

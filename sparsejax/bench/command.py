@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsejax.bench.given import check_checkpoints
 from sparsejax.bench.records import BENCHES, recorded
 from sparsejax.bench.report import Row, around_table, show_rows, update_readme, write_rows
 
@@ -47,18 +48,22 @@ class Outputs:
         """
         if self.report is not None:
             importlib.import_module("matplotlib")
-        folders = {"--report": self.report, "--json": self.json_file if folder else None}
-        for flag, path in folders.items():
-            if path is not None and path.exists() and not path.is_dir():
-                raise ValueError(f"{path}: is a file; give a folder with {flag}")
         if not folder and self.json_file is not None and self.json_file.is_dir():
             raise ValueError(f"{self.json_file}: is a folder; give a file with --json")
         if self.readme is not None:
             for name in names:
                 around_table(self.readme, name)
+        given = {
+            "--report": self.report,
+            "--json": self.json_file if folder or self.json_file is None else self.json_file.parent,
+            "--readme": None if self.readme is None else self.readme.parent,
+        }
+        folders = {flag: path for flag, path in given.items() if path is not None}
         for flag, path in folders.items():
-            if path is not None:
-                _check_writable(path, flag)
+            if path.exists() and not path.is_dir():
+                raise ValueError(f"{path}: is a file; give a folder with {flag}")
+        for flag, path in folders.items():
+            _check_writable(path, flag)
 
 
 def _check_writable(folder: Path, flag: str) -> None:
@@ -66,10 +71,10 @@ def _check_writable(folder: Path, flag: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"{folder}: cannot be made ({error.strerror}); give another folder with {flag}"
+            f"{folder}: cannot be made ({error.strerror}); give another place with {flag}"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder}: cannot be written to; give another folder with {flag}")
+        raise ValueError(f"{folder}: cannot be written to; give another place with {flag}")
 
 
 def run_bench(
@@ -117,6 +122,7 @@ def bench(
 
     Raises:
       ValueError: arguments that do not go together, or a README without its marks.
+      ProcessFailure: a benchmark's process failed.
       CheckpointError: a checkpoint cannot be read.
       DatasetError: the data of a report cannot be read.
       OSError: a file cannot be written.
@@ -126,6 +132,7 @@ def bench(
     _refuse_contradictions(name, checkpoints, outputs, data)
     if from_results:
         _refuse_measuring(checkpoints, outputs, quick=quick)
+    check_checkpoints(name, checkpoints)
     outputs.check(names, folder=name == ALL)
     if name == SIZES and outputs.report is not None and not from_results:
         from sparsejax.bench.force_field_sizes import write_report as write_sizes

@@ -20,6 +20,8 @@ from typing import Any
 
 from sparsejax.bench.awake import awake
 from sparsejax.bench.report import Row, read_rows, write_rows
+from sparsejax.checkpoint.errors import CheckpointError
+from sparsejax.checkpoint.native import durable
 
 # OpenBLAS's threads spin for 2 ** 28 cycles after a call, a tenth of a second, on the cores of whoever is
 # timed next: with 2 ** 22, 2 ms, NumPy takes as long as before, and XLA and torch up to half less.
@@ -34,7 +36,14 @@ _INLINE = (
     "handing a call of 200 us to another thread takes 60. A process of idle priority keeps each core awake: "
     "waking one of a virtual machine takes up to 100 us, which hits libraries whose threads do not spin."
 )
+_TOLD = 3
+"""Exit code of a child that has written why it failed where its rows would be."""
+
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")
+
+
+class ProcessFailure(RuntimeError):
+    """A benchmark's process ended without rows; told in one line."""
 
 
 def allowed_cores() -> list[int]:
@@ -83,7 +92,8 @@ def run_pinned(
       the rows. The child's progress goes to this process's standard error.
 
     Raises:
-      RuntimeError: the child failed; its last lines are above the traceback.
+      ProcessFailure: the child failed.
+      ModuleNotFoundError: it lacked a library.
     """
     environment = {**os.environ, **dict.fromkeys(_POOLS, str(threads)), **_SPINNING}
     environment |= (
@@ -105,20 +115,34 @@ def run_pinned(
         rows = Path(folder) / "rows.json"
         command = [sys.executable, "-m", __name__, json.dumps(request), str(rows)]
         done = subprocess.run(command, env=environment, check=False)
+        if done.returncode == _TOLD:
+            raise _failure(json.loads(rows.read_text()))
         if done.returncode:
-            raise RuntimeError(f"the benchmark process of {module} ended with code {done.returncode}")
+            raise ProcessFailure(
+                f"the benchmark process of {module} ended with code {done.returncode}; its words are above"
+            )
         notes = [] if platforms is None else [_SETTINGS, _INLINE] if inline else [_SETTINGS]
         return [replace(row, notes=[*row.notes, *notes]) for row in read_rows(rows)]
 
 
+def _failure(told: Mapping[str, Any]) -> Exception:
+    words, library = told["words"], told["library"]
+    return ProcessFailure(words) if library is None else ModuleNotFoundError(words, name=library)
+
+
 def main() -> None:
-    """The child: bind, import, measure, write."""
+    """The child: bind, import, measure, write; what files and this machine lack is told, not traced."""
     request = json.loads(sys.argv[1])
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
-    measure = importlib.import_module(request["module"]).measure
-    with awake(request["cores"] if request["awake"] else ()):
-        rows = measure(threads=request["threads"], **request["options"])
+    try:
+        measure = importlib.import_module(request["module"]).measure
+        with awake(request["cores"] if request["awake"] else ()):
+            rows = measure(threads=request["threads"], **request["options"])
+    except (CheckpointError, OSError, ModuleNotFoundError) as error:
+        told = {"words": f"{request['module']}: {error}", "library": getattr(error, "name", None)}
+        durable.replace_json(Path(sys.argv[2]), told)
+        sys.exit(_TOLD)
     write_rows(rows, sys.argv[2])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,13 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from sparsejax.bench.given import HELD_OUT, PREDICTORS, networks_with_text
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row, Target
-from sparsejax.checkpoint.native import durable
 from sparsejax.training.recipes.llama_quality import FRACTIONS, Way, curves
-
-TEXT, PREDICTORS = ".held_out.npz", ".predictors"
-"""Beside a network: ``tokens`` (n, t) that it has not seen, and what ``sparsejax calibrate`` wrote."""
 
 _QUICK_ROWS = 2
 _MOST_RISE = {("relu", 0.25): 3.0}
@@ -49,21 +45,11 @@ class Measured:
     rank: int
 
 
-def trained_files(checkpoint: str | None) -> list[Path]:
-    """Trained Llamas with predictors and text beside them: the given one, or those that are shipped."""
-    from sparsejax.shipped import shipped_files
-
-    if checkpoint is not None:
-        return [Path(checkpoint)]
-    shipped = [file.path for file in shipped_files("llama*.gguf") if file.path is not None]
-    return [path for path in shipped if path.with_suffix(TEXT).exists()]
-
-
 def measured(path: Path, *, quick: bool = False) -> Measured:
     """Perplexities of the network in a file.
 
     Args:
-      path: of the .gguf; see `TEXT` and `PREDICTORS`.
+      path: of the .gguf; beside it are ``tokens`` (n, t) that it has not seen, and its predictors.
       quick: only so much text as a test needs.
 
     Raises:
@@ -76,7 +62,7 @@ def measured(path: Path, *, quick: bool = False) -> Measured:
 
     ck = load_llama(path)
     found = read_predictors(path.with_suffix(PREDICTORS), ck)
-    with np.load(path.with_suffix(TEXT)) as arrays:
+    with np.load(path.with_suffix(HELD_OUT)) as arrays:
         tokens = np.asarray(arrays["tokens"], np.int32)
     rows = tokens[:_QUICK_ROWS] if quick else tokens
     # Of the same numbers as the file's, which plain products compute sooner.
@@ -86,7 +72,7 @@ def measured(path: Path, *, quick: bool = False) -> Measured:
 
 def measure(machine: Machine, quick: bool, checkpoint: str | None = None) -> Iterator[Row]:
     """Rows of all networks: how much the perplexity rises at each share of the neurons."""
-    files = trained_files(checkpoint)
+    files = networks_with_text("llama*.gguf", checkpoint)
     if not files:
         print("no trained Llama with held-out text is there: no rows about quality", file=sys.stderr)
     for path in files:
@@ -126,21 +112,6 @@ def rows_of(found: Measured, machine: Machine) -> Iterator[Row]:
             bound="what the predictors find; the oracle",
             notes=(_NOTE, about),
         )
-
-
-def draw(found: list[Measured], path: Path) -> None:
-    """Draw the perplexities of networks side by side.
-
-    Args:
-      found: of each.
-      path: of the PNG.
-    """
-    from sparsejax.plots.sparse_inference import perplexity_curves
-
-    figure = perplexity_curves({each.name: each.curves for each in found})  # type: ignore[misc]
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=150, format="png")
-    durable.replace_bytes(path, picture.getvalue())
 
 
 def _rank(predictor: Any) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsejax.bench import sprout_gpu, sprout_quality, sprout_speed, sprout_training
 from sparsejax.bench import sprout_layers as ffn
+from sparsejax.bench.given import networks_with_text
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.pinned import allowed_cores, run_pinned, tell
 from sparsejax.bench.report import Row
@@ -60,7 +61,7 @@ def _training(machine: Machine, quick: bool, checkpoint: str | None) -> Iterator
 
 
 def _quality(machine: Machine, quick: bool, checkpoint: str | None) -> Iterator[Row]:
-    files = sprout_quality.trained_files(checkpoint)
+    files = networks_with_text("sprout*.pt", checkpoint)
     if not files:
         print("no trained network with held-out text is there: no rows about quality", file=sys.stderr)
     for path in files:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsejax.bench.given import HELD_OUT
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row, Target
 from sparsejax.models.sprout.config import Path as SparsePath
@@ -22,7 +23,7 @@ SHARES = (0.5, 0.25, 0.1)
 MODES: dict[str, SparsePath] = {"neurons": "masked", "blocks": "block"}
 """What is chosen, and the path that chooses it."""
 
-_TEXT, _BATCH = ".held_out.npz", 16
+_BATCH = 16
 _OF_THE_ORACLE = 0.97
 _MOST_RISE = {0.5: 2.0, 0.25: 5.0, 0.1: 12.0}
 _MOST_LOSS_OF_BLOCKS = 3.0
@@ -65,7 +66,7 @@ class HeldOut:
         from sparsejax.checkpoint.load import load
 
         checkpoint = load(path)
-        with np.load(path.with_suffix(_TEXT)) as arrays:
+        with np.load(path.with_suffix(HELD_OUT)) as arrays:
             read, labels = (_batches(arrays[name]) for name in ("read", "labels"))
         number = 1 if quick else len(read)
         return cls(path.name, checkpoint.model, checkpoint.params, read[:number], labels[:number])
@@ -73,16 +74,6 @@ class HeldOut:
     def top_k(self, share: float) -> int:
         """Neurons per token."""
         return max(1, int(share * self.model.config.d_ff))
-
-
-def trained_files(checkpoint: str | None) -> list[Path]:
-    """Trained networks with held-out text beside them: the given one, or those that are shipped."""
-    from sparsejax.shipped import shipped_files
-
-    if checkpoint is not None:
-        return [Path(checkpoint)]
-    shipped = [file.path for file in shipped_files("sprout*.pt") if file.path is not None]
-    return [path for path in shipped if path.with_suffix(_TEXT).exists()]
 
 
 def measure(held_out: HeldOut, machine: Machine) -> Iterator[Row]:

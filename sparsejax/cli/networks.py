@@ -83,9 +83,10 @@ def bench(
       quick: fewer repetitions and smaller sizes.
     """
     from sparsejax.bench import command
+    from sparsejax.bench.pinned import ProcessFailure
 
     options: dict[str, Any] = {"data": data, "from_results": from_results, "quick": quick, "threads": threads}
-    with one_line(ValueError):
+    with one_line(ValueError, ProcessFailure):
         command.bench(name, checkpoint, command.Outputs(json_file, readme, report), **options)
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sparsejax.bench import command
+from sparsejax.bench import command, given
 from sparsejax.bench.command import Outputs
+from sparsejax.bench.pinned import run_pinned
 from sparsejax.bench.records import BENCHES, recorded
 from sparsejax.bench.report import markdown_table, read_rows
 from tests.bench.test_report import LIMIT, TIME
-from tests.test_cli import run
+from tests.command_line import refused, run
+
+SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
 
 
 @pytest.fixture
@@ -62,6 +69,8 @@ def test_recorded_rows_are_taken_without_measuring(measured, readme, tmp_path, c
         ("ten", {"from_results": True, "quick": True}, "--quick does not go with it"),
         ("ten", {"from_results": True, "checkpoints": ["a.pt"]}, "--checkpoint does not go with it"),
         ("ten", {"from_results": True, "outputs": ("json", None, None)}, "--json does not go with it"),
+        ("ten", {"checkpoints": ["a.pt"]}, "bench ten measures networks of its own; leave out"),
+        ("scaling", {"checkpoints": ["a.pt"]}, "bench scaling measures networks of its own; leave out"),
         ("ten", {"data": "data.h5"}, "--data goes with bench force_field_sizes --report DIR"),
         ("force_field_sizes", {"data": "data.h5"}, "--data goes with bench force_field_sizes --report DIR"),
         ("force_field_sizes", {"from_results": True}, "no rows of force_field_sizes are recorded"),
@@ -74,6 +83,7 @@ def test_recorded_rows_are_taken_without_measuring(measured, readme, tmp_path, c
             "inner: cannot be made .Not a directory.; give another",
         ),
         ("ten", {"outputs": ("folder", None, None)}, "folder: is a folder; give a file with --json"),
+        ("ten", {"outputs": ("file/rows.json", None, None)}, "file: is a file; give a folder with --json"),
         ("ten", {"outputs": (None, "file", None)}, "file has no lines <!-- bench:ten:begin -->"),
     ],
 )
@@ -88,6 +98,60 @@ def test_what_does_not_go_together_is_told_before_measuring(
         command.bench(name, outputs=Outputs(*given), **options)
     assert "\n" not in str(caught.value)
     assert measured == []
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "words"),
+    [
+        ("sprout", "missing.pt", "missing.pt: no such file"),
+        ("force_field", "text.pt", "text.pt: .*text file"),
+        ("sprout", "dense_sine.pt", "dense_sine.pt: holds ultra_sparse/dense; bench sprout measures sprout"),
+        ("ultra_sparse", "dense_sine.pt", "bench ultra_sparse measures a sparse layer of 256 inputs below"),
+        ("sprout", "sprout_words.pt", "sprout_words.held_out.npz: no such file"),
+        ("sparse_inference", "llama_reglu.gguf", "llama_reglu.held_out.npz: has no array 'tokens'"),
+    ],
+)
+def test_checkpoints_are_looked_at_before_measuring(measured, tmp_path, capsys, *, name, file, words):
+    (tmp_path / "text.pt").write_text("text\n")
+    np.savez(tmp_path / "llama_reglu.held_out.npz", read=np.zeros(1))
+    if (shipped := SHIPPED / file).exists():
+        (tmp_path / file).symlink_to(shipped)
+    assert re.search(words, refused(capsys, "bench", name, "--checkpoint", tmp_path / file))
+    assert measured == []
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("sprout", "sprout*.pt"), ("sparse_inference", "llama*.gguf")])
+def test_shipped_networks_may_be_given(measured, name, pattern, capsys):
+    for path in given.networks_with_text(pattern, None):
+        assert run(["bench", name, "--checkpoint", path]) == 0
+        assert measured.pop()[:2] == (name, (path,))
+    capsys.readouterr()
+
+
+def test_readme_must_be_writable(measured, readme, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != readme.parent)
+    with pytest.raises(ValueError, match="cannot be written to; give another place with --readme"):
+        command.bench("ten", outputs=Outputs(readme=readme))
+    assert measured == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("FileNotFoundError('a.npz: no such file')", "sparsejax: failing: a.npz: no such file"),
+        ("KeyError('x')", "sparsejax: the benchmark process of failing ended with code 1; its words"),
+        ("ModuleNotFoundError('no numba', name='numba')", "no numba; install the extra that has it"),
+    ],
+)
+def test_a_failed_process_is_told_in_one_line(tmp_path, monkeypatch, capfd, *, error, words):
+    (tmp_path / "failing.py").write_text(f"def measure(**options):\n    raise {error}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(command, "run_bench", lambda *_, **__: run_pinned("failing", {}))
+    assert run(["bench", "ten"]) == 1
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert words in lines[-1]
+    traced = "Traceback (most recent call last):" in lines
+    assert traced == error.startswith("KeyError") and (traced or len(lines) == 1)
 
 
 def test_one_checkpoint_for_one_benchmark():

@@ -1,11 +1,11 @@
-"""Rows about quality: rises of the perplexity, targets as agreed, and their picture."""
+"""Rows about quality: rises of the perplexity, and targets as agreed."""
 
 from __future__ import annotations
 
 import pytest
 
 from sparsejax.bench.machine import Machine
-from sparsejax.bench.sparse_inference_quality import Measured, draw, rows_of
+from sparsejax.bench.sparse_inference_quality import Measured, rows_of
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.training.recipes.llama_quality import FRACTIONS
 
@@ -32,9 +32,3 @@ def test_rows_are_rises_and_only_reglu_has_a_target():
     assert rows[2].quality["perplexity"] == "21.200, with all 20.000"
     assert [target.at_most for row in rows for target in row.targets] == [3.0]
     assert not any(row.targets for row in rows_of(measured("silu"), MACHINE))
-
-
-def test_the_picture_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    draw([measured("relu"), measured("silu")], tmp_path / "x.png")
-    assert (tmp_path / "x.png").stat().st_size > 20_000
