@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from sparsejax.checkpoint.native import durable
+from sparsejax.training.appended_file import AppendedFile
 from sparsejax.training.errors import RunError
 
 LOG_FILE = "log.csv"
@@ -21,7 +18,7 @@ ROUND = "round"
 """First column: rounds done, from 1."""
 
 
-class RoundLog:
+class RoundLog(AppendedFile):
     """Appends rows to a CSV file, after dropping those that a resumed run will write again.
 
     Args:
@@ -42,11 +39,8 @@ class RoundLog:
     """
 
     def __init__(self, path: Path, columns: Sequence[str], keep: int = 0):
-        self._columns = tuple(columns)
-        _rewrite(path, _kept(path, (ROUND, *columns), keep) if keep else [], (ROUND, *columns))
-        self._path = path
-        self._file = open(path, "a", newline="", encoding="ascii")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._columns, header = tuple(columns), (ROUND, *columns)
+        super().__init__(path, _text([header, *(_kept(path, header, keep) if keep else [])]))
 
     def append(self, done: int, rows: Mapping[str, Any]) -> None:
         """Write rows (n,) per column, those of the rounds after the ``done`` first ones.
@@ -55,27 +49,8 @@ class RoundLog:
           OSError: the disk refuses.
         """
         table = [np.asarray(rows[column]) for column in self._columns]
-        try:
-            for number, values in enumerate(zip(*table, strict=True), start=done + 1):
-                self._writer.writerow([number, *map(cell, values)])
-            self._file.flush()
-        except OSError as error:
-            raise durable.named(error, self._path) from error
-
-    def sync(self) -> None:
-        """Wait until all rows are on the disk."""
-        os.fsync(self._file.fileno())
-
-    def __enter__(self) -> RoundLog:
-        """The log itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        with suppress(OSError) if error else nullcontext():  # of what could not be written before
-            self._file.close()
+        rounds = enumerate(zip(*table, strict=True), start=done + 1)
+        self.write(_text([number, *map(cell, values)] for number, values in rounds))
 
 
 def cell(value: Any) -> str:
@@ -113,7 +88,7 @@ def _kept(path: Path, columns: Sequence[str], keep: int) -> list[list[str]]:
     return kept
 
 
-def _rewrite(path: Path, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
+def _text(rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    durable.replace_text(path, text.getvalue())
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from sparsejax.checkpoint.native import durable
+from sparsejax.training.appended_file import AppendedFile
 from sparsejax.training.errors import RunError
 
 METRICS_FILE = "metrics.jsonl"
@@ -23,7 +20,7 @@ STEP = "step"
 """First entry of every line: steps done, from 1."""
 
 
-class MetricLog:
+class MetricLog(AppendedFile):
     """Appends lines to a file, after dropping those that a resumed run will write again.
 
     Args:
@@ -44,9 +41,7 @@ class MetricLog:
 
     def __init__(self, path: Path, keep: int = 0):
         kept = _kept(path, keep) if keep else []
-        durable.replace_text(path, "".join(map(_line, kept)))
-        self._path = path
-        self._file = open(path, "a", encoding="ascii")
+        super().__init__(path, "".join(map(_line, kept)))
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
         """Write a line; numbers that are not finite become null.
@@ -55,26 +50,7 @@ class MetricLog:
           OSError: the disk refuses.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        try:
-            self._file.write(_line({STEP: step, **finite}))
-            self._file.flush()
-        except OSError as error:
-            raise durable.named(error, self._path) from error
-
-    def sync(self) -> None:
-        """Wait until all lines are on the disk."""
-        os.fsync(self._file.fileno())
-
-    def __enter__(self) -> MetricLog:
-        """The log itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        with suppress(OSError) if error else nullcontext():  # of what could not be written before
-            self._file.close()
+        self.write(_line({STEP: step, **finite}))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
