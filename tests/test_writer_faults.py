@@ -176,8 +176,7 @@ KNOWN = {
     "bench/ten_memory.py": 1,
     # appended to
     "models/force_field/md/trajectory.py": 1,
-    "training/metric_log.py": 1,
-    "training/logs.py": 1,
+    "training/appended_file.py": 1,
 }
 
 

@@ -24,6 +24,7 @@ from sparsejax.ops.sparse_ffn import FFNWeights
 from sparsejax.plots.style import single, write_figures
 from sparsejax.training.logs import RoundLog
 from sparsejax.training.metric_log import MetricLog
+from sparsejax.training.recipes.force_field_md_log import DynamicsLog
 from tests.models.force_field.samples import samples
 
 
@@ -138,7 +139,16 @@ def _trajectory(path: Path, version: int) -> None:
             writer.flush()
 
 
+def _dynamics(path: Path, version: int) -> None:
+    options = {"timestep": 1.0, "replicas": False, "periodic": False}
+    with DynamicsLog(path, keep=10 * (version - 1) - 1, **options) as log:
+        steps = np.arange(10 * version - 10, 10 * version)
+        names = ("potential", "kinetic", "temperature", "conserved")
+        log.append({"step": steps, **dict.fromkeys(names, np.ones((10, 1)))})
+
+
 APPENDING = {
+    "dynamics": Writer(_dynamics, "run.csv", OSError),
     "metrics": Writer(_metrics, "metrics.jsonl", OSError),
     "rounds": Writer(_rounds, "log.csv", OSError),
     "trajectory": Writer(_trajectory, "x.traj", OSError),

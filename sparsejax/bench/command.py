@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from sparsejax.bench.given import check_checkpoints
 from sparsejax.bench.records import BENCHES, recorded
 from sparsejax.bench.report import Row, around_table, show_rows, update_readme, write_rows
+from sparsejax.training.run_checks import check_output
 
 ALL = "all"
 SIZES = "force_field_sizes"
@@ -48,33 +48,16 @@ class Outputs:
         """
         if self.report is not None:
             importlib.import_module("matplotlib")
-        if not folder and self.json_file is not None and self.json_file.is_dir():
-            raise ValueError(f"{self.json_file}: is a folder; give a file with --json")
         if self.readme is not None:
             for name in names:
                 around_table(self.readme, name)
-        given = {
-            "--report": self.report,
-            "--json": self.json_file if folder or self.json_file is None else self.json_file.parent,
-            "--readme": None if self.readme is None else self.readme.parent,
-        }
-        folders = {flag: path for flag, path in given.items() if path is not None}
-        for flag, path in folders.items():
-            if path.exists() and not path.is_dir():
-                raise ValueError(f"{path}: is a file; give a folder with {flag}")
-        for flag, path in folders.items():
-            _check_writable(path, flag)
-
-
-def _check_writable(folder: Path, flag: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"{folder}: cannot be made ({error.strerror}); give another place with {flag}"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder}: cannot be written to; give another place with {flag}")
+        for flag, path, is_folder in (
+            ("--json", self.json_file, folder),
+            ("--readme", self.readme, False),
+            ("--report", self.report, True),
+        ):
+            if path is not None:
+                check_output(path, flag, folder=is_folder)
 
 
 def run_bench(

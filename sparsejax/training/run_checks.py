@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
+from pathlib import Path
 from typing import Any
+
+from sparsejax.checkpoint.native import durable
 
 
 def check_at_least(settings: Any, least: int, *names: str) -> None:
@@ -39,6 +43,37 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed must be between 0 and 2^32, not {seed}")
+
+
+def check_output(path: Path, flag: str, *, folder: bool = False) -> None:
+    """Refuse, before the work, a place that its outcome cannot be written to; makes the missing folders.
+
+    Args:
+      path: of the outcome.
+      flag: of the command line that gave it.
+      folder: whether it is a folder instead of a file.
+
+    Raises:
+      ValueError: a file stands where a folder is needed or the other way round, or nothing can be written
+        there; one line.
+
+    Example:
+      >>> import tempfile
+      >>> check_output(Path(tempfile.mkdtemp()), "--json")
+      Traceback (most recent call last):
+      ValueError: ...: is a folder; give a file with --json
+    """
+    if not folder and path.is_dir():
+        raise ValueError(f"{path}: is a folder; give a file with {flag}")
+    place = path if folder else path.parent
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"{place}: is a file; give a folder with {flag}")
+    try:
+        durable.create_folder(place)
+    except OSError as error:
+        raise ValueError(f"{place}: cannot be made ({error.strerror}); give another with {flag}") from error
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{place}: cannot be written to; give another place with {flag}")
 
 
 def check_libraries(what: str, *names: str, plots: bool) -> None:

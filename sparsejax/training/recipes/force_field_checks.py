@@ -20,6 +20,7 @@ from sparsejax.models.force_field import ForceField, md
 from sparsejax.models.force_field.nve_summary import RecordedRun, nve_summary
 from sparsejax.training.recipes.force_field_checks_settings import BenchmarkSettings, ValidateSettings
 from sparsejax.training.recipes.force_field_md import last_structure
+from sparsejax.training.run_checks import check_output
 from sparsejax.training.run_folder import best_of
 
 MOLECULES = ("H2O", "CH4", "C2H6", "C6H6")
@@ -35,10 +36,12 @@ def validate(settings: ValidateSettings) -> dict[str, Any]:
 
     Raises:
       CheckpointError: the checkpoint cannot be read.
-      ValueError: the molecule or a setting does not fit.
+      ValueError: the molecule or a setting does not fit, or the summary cannot lie where it shall.
       FloatingPointError: an energy is not finite.
       OSError: the summary cannot be written.
     """
+    if settings.output is not None:
+        check_output(settings.output, "--output")
     field, atoms = _field(settings.checkpoint), _molecule(settings.molecule)
     if settings.relax:
         atoms = md.minimize(field, atoms).atoms

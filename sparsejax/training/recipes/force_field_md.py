@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,14 +12,14 @@ import jax
 import numpy as np
 
 from sparsejax.checkpoint.load import load
-from sparsejax.checkpoint.native import durable
 from sparsejax.models.force_field import md
+from sparsejax.models.force_field.md.restart import saved_step
 from sparsejax.models.force_field.potential import ForceField
 from sparsejax.training.progress import Style, shown_progress
+from sparsejax.training.recipes.force_field_md_log import DynamicsLog
 from sparsejax.training.recipes.force_field_md_settings import MdSettings
+from sparsejax.training.run_checks import check_output
 from sparsejax.training.run_folder import best_of
-
-_COLUMNS = ("potential", "kinetic", "temperature", "conserved")
 
 
 def dynamics(settings: MdSettings, overrides: Mapping[str, Any] | None = None) -> md.Run:
@@ -42,15 +40,14 @@ def dynamics(settings: MdSettings, overrides: Mapping[str, Any] | None = None) -
     """
     with jax.enable_x64(True) if settings.float64 else contextlib.nullcontext():
         dtype = np.float64 if settings.float64 else None
+        if settings.log is not None:
+            check_output(settings.log, "--log")
         path = best_of(settings.checkpoint)
         ck = load(path, kind="force_field", variant=settings.variant, overrides=overrides, dtype=dtype)
         force_field = ForceField.from_checkpoint(ck, filter=settings.filter)
         atoms = last_structure(settings.structure)
-        with _told(settings, len(atoms)) as progress:
-            run = _run(settings, force_field, atoms, progress)
-        if settings.log is not None:
-            write_log(run, settings.log, resumed=settings.resume)
-    return run
+        with _logged(settings, atoms) as log, _told(settings, len(atoms), log) as progress:
+            return _run(settings, force_field, atoms, progress, log and log.sync)
 
 
 def last_structure(path: Path) -> Any:
@@ -69,42 +66,6 @@ def last_structure(path: Path) -> Any:
     except Exception as error:  # every format has errors of its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: cannot be read as a structure: {reason}") from error
-
-
-def write_log(run: md.Run, path: Path, *, resumed: bool = False) -> None:
-    """Records as CSV: a row per step and replica; eV, K, eV/A^3 and A^3.
-
-    Args:
-      run: a finished one.
-      path: of the file.
-      resumed: keep the rows that the file holds of the steps before this run's.
-
-    Raises:
-      OSError: the disk refuses.
-    """
-    several = run.potential.ndim > 1
-    extra = ("pressure", "volume") if run.pressure is not None else ()
-    header = ["step", "time_fs", *(["replica"] if several else []), *_COLUMNS, *extra]
-    rows = _earlier_rows(path, run) if resumed else []
-    for row, step in enumerate(run.step):
-        for copy in range(run.potential.shape[1] if several else 1):
-            place: Any = (row, copy) if several else row
-            values = [getattr(run, name)[place] for name in _COLUMNS]
-            values += [getattr(run, name)[row] for name in extra]
-            which = [copy] if several else []
-            rows.append([int(step), f"{run.time[row]:g}", *which, *(f"{value:.10g}" for value in values)])
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([header, *rows])
-    durable.create_folder(path.parent)
-    durable.replace_text(path, text.getvalue())
-
-
-def _earlier_rows(path: Path, run: md.Run) -> list[list[Any]]:
-    if not path.exists():
-        return []
-    first = run.step[0] if len(run.step) else run.simulation.step + 1
-    with path.open(newline="") as file:
-        return [row for row in list(csv.reader(file))[1:] if row and int(row[0]) < first]
 
 
 def summary(settings: MdSettings, run: md.Run, seconds: float) -> list[str]:
@@ -134,7 +95,22 @@ def told_dynamics(settings: MdSettings, overrides: Mapping[str, Any] | None = No
             yield f"{what}: {path}"
 
 
-def _run(settings: MdSettings, force_field: ForceField, atoms: Any, progress: Any) -> md.Run:
+def _logged(settings: MdSettings, atoms: Any) -> contextlib.AbstractContextManager[DynamicsLog | None]:
+    if settings.log is None:
+        return contextlib.nullcontext()
+    saved = settings.restart if settings.resume else None
+    return DynamicsLog(
+        settings.log,
+        timestep=1.0 if settings.ensemble == "minimize" else settings.timestep,
+        replicas=settings.replicas is not None,
+        periodic=bool(atoms.pbc.all()),
+        keep=None if saved is None else saved_step(saved),
+    )
+
+
+def _run(
+    settings: MdSettings, force_field: ForceField, atoms: Any, progress: Any, before_save: Any
+) -> md.Run:
     options: md.Options = {
         "replicas": settings.replicas,
         "seed": settings.seed,
@@ -147,6 +123,7 @@ def _run(settings: MdSettings, force_field: ForceField, atoms: Any, progress: An
         "save_every": settings.save_every,
         "skin": settings.skin,
         "progress": progress,
+        "before_save": before_save,
     }
     steps, name = settings.steps, settings.ensemble
     if name == "minimize":
@@ -180,13 +157,15 @@ def _run(settings: MdSettings, force_field: ForceField, atoms: Any, progress: An
 
 
 @contextlib.contextmanager
-def _told(settings: MdSettings, atoms: int) -> Iterator[Any]:
-    """Progress of the run: a bar or lines."""
+def _told(settings: MdSettings, atoms: int, log: DynamicsLog | None) -> Iterator[Any]:
+    """Progress of the run: a bar or lines, and rows of the log."""
     style: Style = "quiet" if settings.quiet else "auto"
     what = f"{settings.ensemble}, {atoms} atoms"
     with shown_progress(what, start=0, stop=settings.steps, style=style, unit="step") as update:
 
         def progress(step: int, records: Mapping[str, np.ndarray]) -> None:
+            if log is not None:
+                log.append(records)
             words = "starting"
             if len(records["step"]):
                 potential, kelvin = records["potential"][-1].mean(), records["temperature"][-1].mean()

@@ -13,9 +13,9 @@ SHIPPED = str(Path(__file__).resolve().parents[3] / "checkpoints" / "ultra_tiny_
 
 
 def test_validate_tells_and_writes_the_summary(tmp_path, capsys):
-    arguments = ["--molecule", "H2O", "--steps", "40", "--output", str(tmp_path / "summary.json")]
+    arguments = ["--molecule", "H2O", "--steps", "40", "--output", str(tmp_path / "new/summary.json")]
     cli.main(["validate", "--checkpoint", SHIPPED, *arguments])
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((tmp_path / "new/summary.json").read_text())
     assert summary["molecule"] == "H2O"
     assert summary["n_steps"] == 40
     assert summary["total_time_ps"] == pytest.approx(0.02)
@@ -37,6 +37,7 @@ def test_benchmark_times_moving_atoms(capsys):
     [
         (["validate", "--checkpoint", SHIPPED, "--molecule", "unobtainium"], "unobtainium"),
         (["validate", "--checkpoint", SHIPPED, "--molecule", "SiH4", "--steps", "1"], "Si"),
+        (["validate", "--checkpoint", SHIPPED, "--output", f"{SHIPPED}/x.json"], "is a file; give a folder"),
         (["benchmark", "--checkpoint", SHIPPED, "--iterations", "0"], "--iterations"),
         (["benchmark", "--checkpoint", "nothing.pt"], "nothing.pt"),
     ],

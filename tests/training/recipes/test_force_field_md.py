@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from contextlib import contextmanager
 
 import pytest
 
-from tests.command_line import run
+from sparsejax.training.recipes import force_field_md
+from tests.command_line import refused, run
 from tests.models.force_field import files
 
 pytest.importorskip("ase")
@@ -71,6 +73,43 @@ def test_a_run_and_its_continuation(folder, tmp_path, capsys):
     assert "holds a run of 20 steps" in capsys.readouterr().err
 
 
+def test_a_killed_run_leaves_its_log_and_goes_on_without_gaps(folder, tmp_path, capsys, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    @contextmanager
+    def kill(*_, **__):
+        def update(step, words):
+            if step > 10:
+                raise Killed
+
+        yield update
+
+    log = tmp_path / "new" / "run.csv"
+    options = {"every": 5, "timestep": 0.25, "log": log, "restart": tmp_path / "state"}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(force_field_md, "shown_progress", kill)
+        run(_arguments(folder, steps=30, save_every=10, **options))
+    assert [row.split(",")[0] for row in log.read_text().splitlines()] == ["step", *map(str, range(0, 21, 5))]
+    before = log.read_bytes()
+    assert run(_arguments(folder, steps=30, **options)) == 1
+    assert log.read_bytes() == before
+    log.write_bytes(before + b"2")
+    capsys.readouterr()
+    assert run(_arguments(folder, steps=30, resume=True, quiet=True, **options)) == 0
+    lines = log.read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", *map(str, range(0, 31, 5))]
+    for text, words in (
+        (lines[0].replace("kinetic", "k"), "its columns"),
+        (f"{lines[0]}\nx,0,0,0,0,0", "'x' in"),
+    ):
+        log.write_text(f"{text}\n")
+        capsys.readouterr()
+        told = refused(capsys, *_arguments(folder, steps=40, resume=True, quiet=True, **options))
+        assert "run.csv: " in told and words in told
+        assert log.read_text() == f"{text}\n"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -88,6 +127,8 @@ def test_a_run_and_its_continuation(folder, tmp_path, capsys):
         ({"timestep": -1}, "timestep must be a positive number, not -1.0"),
         ({"temperature": -5}, "temperature must be a number of K from 0, not -5.0"),
         ({"out": "run.pdb"}, "run.pdb: trajectories are written to .traj, .extxyz, .xyz files"),
+        ({"log": "."}, ".: is a folder; give a file with --log"),
+        ({"log": "text.xyz/run.csv"}, "text.xyz: is a file; give a folder with --log"),
         ({"resume": True}, "resume=True needs restart=FOLDER"),
         ({"replicas": 0}, "replicas=0"),
     ],

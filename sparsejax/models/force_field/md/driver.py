@@ -58,6 +58,7 @@ class Options(TypedDict, total=False):
         The network computes in that of its parameters.
       call_steps: steps in one call of the compiled loop; progress is told after each.
       progress: called with the steps done and the latest records.
+      before_save: called when progress has been told all that is about to be saved.
     """
 
     replicas: int | None
@@ -74,6 +75,7 @@ class Options(TypedDict, total=False):
     dtype: Any
     call_steps: int
     progress: Progress | None
+    before_save: Callable[[], None] | None
 
 
 _DEFAULTS: Options = {
@@ -91,6 +93,7 @@ _DEFAULTS: Options = {
     "dtype": None,
     "call_steps": CALL_STEPS,
     "progress": None,
+    "before_save": None,
 }
 
 
@@ -226,6 +229,8 @@ def _driven(
                 continue
             if writer is not None:
                 writer.flush()  # a run that goes on from here finds all frames up to here
+            if options["before_save"] is not None:
+                options["before_save"]()
             save_run(folder, simulation, settings)
     return joined(parts), finished
 
