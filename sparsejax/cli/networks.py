@@ -154,7 +154,7 @@ def plot(
     out: Path | None = None,
     tokenizer: Path | None = None,
     top_k: int | None = None,
-    tokens: int = 8192,
+    tokens: int | None = None,
     override: Override = (),
 ) -> None:
     """Draw a training run or a checkpoint from its folder, or look at a network with data.
@@ -167,10 +167,11 @@ def plot(
       data: text, or folder of texts, each of which is a topic; random tokens if not given. Of force-field
         labelled structures, HDF5 or what ASE reads.
       trajectory: of force-field: .traj, .extxyz or .xyz.
-      out: folder for pictures, report.html and tables; sprout_plots or force_field_plots if not given.
+      out: folder for pictures, report.html and tables; sprout_plots or force_field_plots, or plots within
+        the folder of a run, if not given.
       tokenizer: vocab.txt or tokenizer.json of the text; the checkpoint's own, or bytes, if not given.
       top_k: neurons per token; the network's own, or a quarter of all, if not given.
-      tokens: to read at most.
+      tokens: to read at most; 8,192 if not given.
       override: config values, NAME=VALUE.
     """
     from sparsejax.plots.request import PlotRequest, draw

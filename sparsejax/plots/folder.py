@@ -14,11 +14,12 @@ _OF_RUNS = ("ultra_sparse", "sprout", "ten", "force_field", "sparse_inference")
 _OF_CHECKPOINTS = ("sprout", "ten")
 
 
-def draw_folder(folder: Path) -> tuple[Path, ...]:
-    """Draw the plots of a run or of a sparsejax directory into ``plots`` within it.
+def draw_folder(folder: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Draw the plots of a run or of a sparsejax directory.
 
     Args:
       folder: that a run of ``sparsejax train`` wrote, or `sparsejax.save`.
+      out: folder for the pictures; ``plots`` within the other if not given.
 
     Returns:
       the PNG files.
@@ -36,4 +37,4 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
         kind = read_run(folder)["settings"].get("family")
         if kind not in _OF_RUNS:
             raise RunError(f"{folder}: there are no plots of {kind} runs")
-    return importlib.import_module(f"sparsejax.plots.{kind}").draw_folder(folder)
+    return importlib.import_module(f"sparsejax.plots.{kind}").draw_folder(folder, out)

@@ -296,11 +296,12 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Figu
     return figure
 
 
-def draw_folder(folder: Path) -> tuple[Path, ...]:
-    """Draw the plots of a run into ``plots`` within its folder.
+def draw_folder(folder: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Draw the plots of a run into a folder.
 
     Args:
       folder: of ``sparsejax train force-field``.
+      out: folder for the pictures; ``plots`` within the other if not given.
 
     Returns:
       the PNG files.
@@ -310,7 +311,7 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
       ModuleNotFoundError: matplotlib is missing.
     """
     metrics = metrics_of(folder, "force_field", "force-field")
-    return write_figures(folder / "plots", {"learning_curve": learning_curve(metrics, folder.name)})
+    return write_figures(out or folder / "plots", {"learning_curve": learning_curve(metrics, folder.name)})
 
 
 def _elements(species: ArrayLike | None, count: int) -> list[tuple[str, np.ndarray]]:

@@ -76,11 +76,12 @@ def perplexity_curves(curves: Mapping[str, Mapping[str, Mapping[float, float]]])
     return figure
 
 
-def draw_folder(folder: Path) -> tuple[Path, ...]:
-    """Draw the curves of a training run into ``plots`` within its folder.
+def draw_folder(folder: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Draw the curves of a training run into a folder.
 
     Args:
       folder: of ``sparsejax train llama``.
+      out: folder for the pictures; ``plots`` within the other if not given.
 
     Returns:
       the files.
@@ -90,7 +91,7 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
       ModuleNotFoundError: matplotlib is missing.
     """
     metrics = metrics_of(folder, "sparse_inference", "llama")
-    return write_figures(folder / "plots", {"training": training_curves(metrics, folder.name)})
+    return write_figures(out or folder / "plots", {"training": training_curves(metrics, folder.name)})
 
 
 def _look(way: str) -> Mapping[str, Any]:

@@ -36,12 +36,13 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Fig
     return curve_panels(learned, _CURVES, name, from_zero=("accuracy", "top_k"), bare=("top_k",))
 
 
-def draw_folder(folder: Path) -> tuple[Path, ...]:
-    """Draw the curves of a training run, or look at a checkpoint, into ``plots`` within the folder.
+def draw_folder(folder: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Draw the curves of a training run, or look at a checkpoint, into a folder.
 
     Args:
       folder: of ``sparsejax train sprout``, or a sparsejax directory, whose network is looked at on random
         tokens; see `plots.sprout_report` for a text.
+      out: folder for the pictures; ``plots`` within the other if not given.
 
     Returns:
       the files.
@@ -51,10 +52,11 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
       CheckpointError: a network is damaged.
       ModuleNotFoundError: matplotlib is missing.
     """
+    out = out or folder / "plots"
     if is_native(folder):
         from sparsejax.checkpoint.load import load
         from sparsejax.plots.sprout_report import draw_report
 
-        return draw_report(load(folder, kind="sprout"), folder / "plots", name=folder.name)
+        return draw_report(load(folder, kind="sprout"), out, name=folder.name)
     metrics = metrics_of(folder, "sprout")
-    return write_figures(folder / "plots", {"training": training_curves(metrics, folder.name)})
+    return write_figures(out, {"training": training_curves(metrics, folder.name)})

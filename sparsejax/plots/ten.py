@@ -221,12 +221,13 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], name: str = "") -> Figure:
     return figure
 
 
-def draw_folder(folder: Path) -> tuple[Path, ...]:
-    """Draw the plots of a run or of a checkpoint into ``plots`` within its folder.
+def draw_folder(folder: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Draw the plots of a run or of a checkpoint into a folder.
 
     Args:
       folder: of ``sparsejax train ten``, or a sparsejax directory of a Temporal Eigenstate Network. An
         unfinished run gets what its metrics and its best network so far tell.
+      out: folder for the pictures; ``plots`` within the other if not given.
 
     Returns:
       the PNG files.
@@ -236,13 +237,14 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
       CheckpointError: a network is damaged.
       ModuleNotFoundError: matplotlib is missing.
     """
+    out = out or folder / "plots"
     if is_native(folder):
-        return write_figures(folder / "plots", network_figures(_load(folder), folder.name))
+        return write_figures(out, network_figures(_load(folder), folder.name))
     metrics = metrics_of(folder, "ten")
     figures = {"loss": loss_curve(metrics, folder.name)}
     if is_native(folder / "best"):
         figures |= network_figures(_load(folder / "best"), f"{folder.name}, best network")
-    return write_figures(folder / "plots", figures)
+    return write_figures(out, figures)
 
 
 def network_figures(ck: Checkpoint, name: str = "") -> dict[str, Figure]:

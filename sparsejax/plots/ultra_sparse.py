@@ -165,11 +165,12 @@ def selection_frequency(report: Mapping[str, Any], run: Mapping[str, Any], most:
     return figure
 
 
-def draw_folder(folder: Path) -> tuple[Path, ...]:
-    """Draw the plots of a run from its logs into ``plots`` within its folder.
+def draw_folder(folder: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Draw the plots of a run from its logs into a folder.
 
     Args:
       folder: of ``sparsejax train ultra-sparse``; an unfinished run gets what its log tells.
+      out: folder for the pictures; ``plots`` within the other if not given.
 
     Returns:
       the PNG files.
@@ -194,7 +195,7 @@ def draw_folder(folder: Path) -> tuple[Path, ...]:
     report = folder / "report.json"
     if report.exists():
         figures["selection_frequency"] = selection_frequency(json.loads(report.read_bytes()), run)
-    return write_figures(folder / "plots", figures)
+    return write_figures(out or folder / "plots", figures)
 
 
 def _band(axis: Any, log: Mapping[str, np.ndarray], name: str, label: str, *, floor: float) -> None:

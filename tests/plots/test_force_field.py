@@ -154,6 +154,8 @@ def test_a_trajectory_is_drawn(trajectory, tmp_path, monkeypatch):
     [
         (["force-field"], "needs --checkpoint FILE with --data FILE, or --trajectory FILE"),
         (["force-field", "--checkpoint", "x.pt"], "needs --checkpoint FILE with --data FILE"),
+        (["force-field", "--trajectory", "x.xyz", "--top-k", "2"], "--top-k goes with plot sprout"),
+        (["force-field", "--trajectory", "x.xyz", "--override", "a=1"], "--override goes with --checkpoint"),
         (["force-field", "--data", "x.h5"], "--data goes with --checkpoint"),
         (["force-field", "--trajectory", "none.extxyz"], "there is no such file"),
         (["ten", "--trajectory", "x.extxyz"], "there are no trajectories of ten"),

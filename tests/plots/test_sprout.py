@@ -171,6 +171,8 @@ def test_run_is_drawn_from_its_metrics(tmp_path):
         draw_folder(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
     assert [path.name for path in draw_folder(tmp_path)] == ["training.png"]
+    cli.main(["plot", str(tmp_path), "--out", str(tmp_path / "figures")])
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["training.png"]
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +270,10 @@ def test_an_ffn_on_its_own_and_an_empty_folder_are_refused(tmp_path):
     [
         (["sprout"], "plot sprout needs --checkpoint FILE"),
         (["somewhere", "--data", "x.txt"], "--data goes with --checkpoint"),
+        (["somewhere", "--tokenizer", "x.json"], "--tokenizer goes with --checkpoint FILE"),
+        (["somewhere", "--top-k", "0"], "--top-k goes with --checkpoint FILE"),
+        (["somewhere", "--tokens", "8192"], "--tokens goes with --checkpoint FILE"),
+        (["somewhere", "--override", "n_heads=2"], "--override goes with --checkpoint FILE"),
         (["ten", "--checkpoint", "x.pt"], "no reports on checkpoints of ten"),
         (["sprout", "--checkpoint", "missing.pt"], "missing.pt"),
     ],

@@ -107,6 +107,7 @@ def test_run_is_drawn_from_its_metrics_and_best_network(checkpoint, tmp_path, mo
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"family": "ten"}}))
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
     assert {path.stem for path in draw_folder(tmp_path)} == {"loss"}
+    assert draw_folder(tmp_path, tmp_path / "figures") == (tmp_path / "figures" / "loss.png",)
     sj.save(checkpoint, tmp_path / "best")
     assert {path.stem for path in draw_folder(tmp_path)} == {"loss", f"{tmp_path.name}, best network"}
 
