@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,16 +113,17 @@ def opened_run(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, An
         yield
         return
     durable.create_folder(folder)
-    try:
-        with durable.locked(folder):
-            for entry in folder.iterdir():
-                if _TEMPORARY.fullmatch(entry.name):
-                    entry.unlink()
-            if not (folder / RUN_FILE).exists():
-                _write_run(folder, {"settings": settings, **facts, **_versions(), "finished": False})
-            yield
-    except BlockingIOError as error:
-        raise RunError(f"{folder}: another process is training here") from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(durable.locked(folder))
+        except BlockingIOError as error:
+            raise RunError(f"{folder}: another process is training here") from error
+        for entry in folder.iterdir():
+            if _TEMPORARY.fullmatch(entry.name):
+                entry.unlink()
+        if not (folder / RUN_FILE).exists():
+            _write_run(folder, {"settings": settings, **facts, **_versions(), "finished": False})
+        yield
 
 
 def mark_finished(folder: Path, facts: Mapping[str, Any]) -> None:

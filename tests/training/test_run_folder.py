@@ -66,3 +66,8 @@ def test_second_process_is_kept_out(folder):
         opened_run(folder, SETTINGS, {}),
     ):
         pass
+
+
+def test_errors_of_the_run_itself_are_not_blamed_on_another(folder):
+    with pytest.raises(BlockingIOError, match="of the run"), opened_run(folder, SETTINGS, {}):
+        raise BlockingIOError("of the run")
