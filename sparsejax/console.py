@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def show_report(report: Report, max_rows: int = 200) -> None:
     """Print what `inspect` found: a few lines of facts and the tensor table."""
-    console = Console(highlight=False)
+    console = _console(width=200)
     facts = {
         "file": f"{report.path} ({report.file_format})",
         "kind": f"{report.kind}/{report.variant}" if report.kind else "unknown",
@@ -41,7 +41,10 @@ def show_report(report: Report, max_rows: int = 200) -> None:
     for name, value in facts.items():
         if value not in (None, ""):
             console.print(Text(f"{name:>14}  ") + _plain(str(value)), soft_wrap=True)
-    table = Table("key", "shape", "format" if report.facts else "dtype", "bytes", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("key", overflow="fold")
+    for name in ("shape", "format" if report.facts else "dtype", "bytes"):
+        table.add_column(name, no_wrap=True)
     for row in report.tensors[:max_rows]:
         table.add_row(_plain(row.key), str(row.shape), row.dtype, f"{row.nbytes:,}")
     console.print(table)

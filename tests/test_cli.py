@@ -7,6 +7,8 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from sparsejax import cli
 from sparsejax.checkpoint import torch_file
+from tests.command_line import run
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 SPARSE = SHIPPED / "ultra_sparse_sine.pt"
@@ -83,15 +86,6 @@ COMMANDS = {
 _TOLD_ONLY_BY_DATA = {"nan", "missing_key", "extra_key", "shape", "index_range"}
 
 
-def run(arguments: list[str]) -> int:
-    """Exit code of one command."""
-    try:
-        cli.main(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
-
-
 CASES = [
     (bad, command)
     for bad in BAD_FILES
@@ -147,7 +141,23 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 def test_help_lists_every_command(capsys):
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f" {name} " in text for name in ("inspect", "convert", "verify", "demo", "bench"))
+    assert [name for name in cli._COMMANDS if f" {name} " not in text] == []
+
+
+def test_output_that_nobody_reads_ends_quietly(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = ["convert", str(SPARSE), str(tmp_path / "model")]
+    done = subprocess.run(
+        [sys.executable, "-c", "from sparsejax.cli import main; main()", *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert (tmp_path / "model").is_dir()
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -161,6 +171,15 @@ def test_inspect_prints_kind_and_tensor_table(capsys):
     assert "ultra_sparse/sparse" in text
     assert "input_indices" in text
     assert "torch._utils._rebuild_tensor_v2" in text
+
+
+def test_inspect_cuts_no_key(tmp_path, capsys):
+    keys = [f"encoder.{'block.' * count}weight" for count in (10, 40)]
+    torch_file.write({key: np.zeros((3, 3), np.float32) for key in keys}, tmp_path / "long.pt")
+    assert run(["inspect", str(tmp_path / "long.pt")]) == 1
+    text = capsys.readouterr().out
+    assert f"\n{keys[0]} " in text and "…" not in text
+    assert keys[1] in "".join(line.split("  ")[0].strip() for line in text.splitlines())
 
 
 def test_convert_there_and_back_keeps_every_bit(tmp_path, capsys):

@@ -19,8 +19,8 @@ from sparsejax.checkpoint import errors, torch_file
 from sparsejax.checkpoint.native import json_tree
 from sparsejax.checkpoint.verification import compare_outputs, verify
 from sparsejax.models.ultra_sparse import UltraSparseConfig, expand_input, fuse, with_sign_hidden
+from tests.command_line import run
 from tests.models.ultra_sparse import files
-from tests.test_cli import run
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 SPARSE = SHIPPED / "ultra_sparse_sine.pt"

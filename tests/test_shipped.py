@@ -10,7 +10,7 @@ import pytest
 
 from sparsejax import shipped
 from sparsejax.checkpoint.errors import NotReadableError
-from tests.test_cli import run
+from tests.command_line import run
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 SMALL, OTHER = "ultra_sparse_sine.pt", "dense_sine.pt"

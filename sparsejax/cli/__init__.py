@@ -1,10 +1,12 @@
 """The ``sparsejax`` command: every subcommand is a thin call of a public function.
 
-Exit codes: 0 done; 1 the input was at fault, told in one line (``--debug`` shows where); 2 wrong usage.
+Exit codes: 0 done; 1 the input was at fault, told in one line (``--debug`` shows where); 2 wrong usage;
+141 nobody reads the output any more, as after ``| head``.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,6 +38,9 @@ _LIBRARIES = {
 _EXTRAS = {library: extra for extra, libraries in _LIBRARIES.items() for library in libraries}
 
 
+_UNREAD = 141
+"""Exit code that shells give a program which wrote to a closed pipe."""
+
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "convert": convert,
@@ -65,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go, and must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_UNREAD)
     except (CheckpointError, UserError, OSError, ModuleNotFoundError) as error:
         if debug:
             raise

@@ -23,7 +23,7 @@ from sparsejax.models.sparse_inference.part_modules import AffineMatrix, predict
 from sparsejax.models.sparse_inference.parts import build, check_inputs, example_inputs
 from sparsejax.ops.quantized import AffineTensor, QuantizedTensor
 from tests import golden
-from tests.test_cli import run
+from tests.command_line import run
 
 FAMILY = "sparse_inference"
 KIND = "sparse_inference"
