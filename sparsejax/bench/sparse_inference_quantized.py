@@ -89,8 +89,8 @@ def dense_row(name: str, sizes: Sizes, machine: Machine, *, quick: bool) -> Row:
     peers = {peer: call for peer, call in built.items() if call is not None}
     nbytes = dict.fromkeys(("ours", _ROWS, GGML), raw.nbytes)
     floats = values.astype(np.float64) @ token.astype(np.float64)
-    errors = {"ours": _relative(ours(), exact)}
-    errors |= {peer: _relative(call(), exact if peer == GGML else floats) for peer, call in peers.items()}
+    errors = {"ours": relative(ours(), exact)}
+    errors |= {peer: relative(call(), exact if peer == GGML else floats) for peer, call in peers.items()}
     calls = {"ours": ours, _ROWS: rows, **peers}
     times = race(calls, repetitions=5 if quick else 31, time_limit=5 if quick else 60)
     rates = {peer: 1e-9 * nbytes.get(peer, values.nbytes) / timing.median for peer, timing in times.items()}
@@ -132,7 +132,7 @@ def sparse_row(name: str, sizes: Sizes, machine: Machine, *, quick: bool) -> Row
     times = race(
         {"ours": sparse, "all neurons": dense}, repetitions=5 if quick else 31, time_limit=5 if quick else 60
     )
-    share = part.tiles(sizes.active) * _TILE / sizes.d_ff
+    share = part.neurons(sizes.active) / sizes.d_ff
     nbytes = part.nbytes * share
     return Row(
         case=f"{name}, gated FFN {sizes.d_model:,} x {sizes.d_ff:,}, {100 * share:.1f} % of the neurons",
@@ -177,9 +177,9 @@ class Part:
         self.nbytes = sum(int(matrix.to_bytes().nbytes) for matrix in self._matrices)
         self._token = _token(sizes.d_model)
 
-    def tiles(self, active: float) -> int:
-        """Tiles of neurons that are computed."""
-        return max(1, round(active * self._sizes.d_ff / _TILE))
+    def neurons(self, active: float) -> int:
+        """How many are computed: whole tiles."""
+        return _TILE * max(1, round(active * self._sizes.d_ff / _TILE))
 
     def call(self, active: float | None) -> Call:
         """A call that takes the next weights and the next draw of tiles; all neurons where None."""
@@ -204,12 +204,12 @@ class Part:
             w_in, w_out, gate = w_in[neurons], w_out[:, neurons], gate[neurons]
         x = self._token.astype(np.float64)
         gates = gate @ x
-        return _relative(found, w_out @ (gates / (1 + np.exp(-gates)) * (w_in @ x)))
+        return relative(found, w_out @ (gates / (1 + np.exp(-gates)) * (w_in @ x)))
 
     def _draw(self, active: float, seed: int) -> np.ndarray:
         """Tiles of 32 neurons, in ascending order."""
         order = np.random.default_rng(seed).permutation(self._sizes.d_ff // _TILE)
-        return np.sort(order[: self.tiles(active)]).astype(np.int32)
+        return np.sort(order[: self.neurons(active) // _TILE]).astype(np.int32)
 
 
 @cache
@@ -271,7 +271,8 @@ def _ggml(
     return lambda: next(turns)(token)
 
 
-def _relative(found: Any, exact: np.ndarray) -> float:
+def relative(found: Any, exact: np.ndarray) -> float:
+    """The largest error over the largest output."""
     return float(np.abs(np.asarray(found, np.float64) - exact).max() / np.abs(exact).max())
 
 

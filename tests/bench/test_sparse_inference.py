@@ -51,6 +51,9 @@ def test_rows_of_a_gpu_compare_with_dense_products():
     rows = list(sparse_inference_gpu.rows_of(sizes, MACHINE, quick=True))
     assert [row.case.split(",")[0] for row in rows] == ["bfloat16", "q4_0"]
     assert all(row.targets == (Target("dense, bfloat16", at_least=4.0),) for row in rows)
+    errors = [row.quality["largest error over largest output"] for row in rows]
+    assert 0 < errors[1]["ours"] < 1e-5 < max(errors[0].values()) < 2e-2
+    assert [row.case.split(", ")[2] for row in rows] == ["10.2 % of the neurons", "12.5 % of the neurons"]
 
 
 def test_without_a_gpu_there_are_no_rows_of_one():
