@@ -6,7 +6,7 @@ fast as our own products of all neurons, which a variant of the row shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.pinned import tell
 from sparsejax.bench.report import Row
-from sparsejax.bench.sparse_inference_ffn import as_row, dense_calls, relative, timed, turning
+from sparsejax.bench.sparse_inference_ffn import Turning, as_row, dense_calls, dense_errors, relative, timed
 from sparsejax.bench.sparse_inference_layers import LARGE, QUICK, SMALL, Layers, Sizes
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.crossover import ROWS, SHARED
@@ -106,7 +106,7 @@ def _limit(layers: Layers, tokens: int, plan: FFNPlan, machine: Machine, *, quic
     )
 
 
-def _call(layers: Layers, part: float, plan: FFNPlan) -> Callable[[], Any]:
+def _call(layers: Layers, part: float, plan: FFNPlan) -> Turning:
     import jax
 
     sparsity, name = SparsityConfig.with_active_fraction(part), layers.activation
@@ -116,13 +116,13 @@ def _call(layers: Layers, part: float, plan: FFNPlan) -> Callable[[], Any]:
         weights, predictor = group
         return predicted_ffn(inputs, weights, predictor.scores(inputs), sparsity, activation=name, plan=plan)
 
-    return turning(jax.jit(sparse), list(zip(layers.weights, predictors, strict=True)), layers.inputs)
+    return Turning(jax.jit(sparse), list(zip(layers.weights, predictors, strict=True)), layers.inputs)
 
 
 def _row(
     layers: Layers,
     case: str,
-    calls: dict[str, Callable[[], Any]],
+    calls: dict[str, Turning],
     kept: np.ndarray,
     machine: Machine,
     *,
@@ -131,10 +131,11 @@ def _row(
     bound: str,
 ) -> Row:
     dense, seconds, notes = dense_calls(layers)
-    outputs, exact = np.asarray(calls["ours"]()), layers.exact(0, 0, None)  # the first call is of layer 0
+    outputs, exact = np.asarray(calls["ours"].first()), layers.exact(0, 0, None)
+    of_the_choice = {"ours": relative(outputs, layers.exact(0, 0, kept)), **dense_errors(layers, dense)}
     quality: dict[str, Any] = {
         "relative output error": f"{relative(outputs, exact):.3f}",
-        "error to float64, of the same choice": relative(outputs, layers.exact(0, 0, kept)),
+        "error to float64, of the same choice": of_the_choice,
     }
     if kept.mean() < 2 * layers.active:
         recall = layers.recall(0, 0, kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -59,7 +59,7 @@ LARGE_WAYS = (
 )
 SMALL_WAYS = (Way("neurons given", 0.1, False), Way("predictor included", 0.1, True, 1.5))
 
-Calls = Mapping[str, Callable[[], Any] | None]
+Calls = Mapping[str, "Turning | None"]
 
 
 def measure(*, group: str, quick: bool, threads: int) -> list[Row]:
@@ -124,8 +124,8 @@ def measure_prefill(
 
     step = jax.jit(sparse)
     groups = [(layers.weights[n], layers.predictors[n], fitted[n]) for n in range(sizes.layers)]
-    call = turning(lambda group, x: step(group[0], x, group[1], group[2]), groups, layers.inputs)
-    bare = turning(lambda group, x: step(group[0], x, group[1], None), groups, layers.inputs)
+    call = Turning(lambda group, x: step(group[0], x, group[1], group[2]), groups, layers.inputs)
+    bare = Turning(lambda group, x: step(group[0], x, group[1], None), groups, layers.inputs)
     dense, seconds, notes = dense_calls(layers)
     times = timed({"ours": call, "ours: without compensation": bare, **dense}, quick, few=True)
     exact = np.asarray(layers.dense(0, 0))
@@ -146,6 +146,7 @@ def measure_prefill(
         machine,
         quality={
             "relative output error": errors,
+            "that of dense": dense_errors(layers, dense),
             "recall of the active": f"{layers.recall(0, 0, np.asarray(kept)):.2f} (chance {active:.2f})",
         },
         target=1.3,
@@ -183,13 +184,13 @@ GROUPS: dict[str, Callable[[Machine, bool], Iterator[Row]]] = {
 """In the order of the table."""
 
 
-def _one_token(layers: Layers, way: Way, predictors: Sequence[Any] | None = None) -> Callable[[], Any]:
+def _one_token(layers: Layers, way: Way, predictors: Sequence[Any] | None = None) -> Turning:
     import jax
 
     numbers = range(layers.sizes.layers)
     if way.predicts:
         predictors = layers.scorers if predictors is None else predictors
-        return turning(
+        return Turning(
             lambda group, x: layers.predicted(group[0], x, group[1]),
             list(zip(layers.weights, predictors, strict=True)),
             layers.inputs,
@@ -198,7 +199,7 @@ def _one_token(layers: Layers, way: Way, predictors: Sequence[Any] | None = None
     lists = [[layers.best(n, m) for m in range(len(layers.inputs))] for n in numbers]
     pairs = [(layers.weights[n], lists[n]) for n in numbers]
     numbered = list(enumerate(layers.inputs))
-    return turning(lambda pair, given: step(pair[0], given[1], pair[1][given[0]]), pairs, numbered)
+    return Turning(lambda pair, given: step(pair[0], given[1], pair[1][given[0]]), pairs, numbered)
 
 
 def _row(
@@ -234,7 +235,10 @@ def _row(
         machine,
         quality={
             "relative output error": f"{np.mean(errors):.3f}",
-            "error to float64, of the same choice": float(np.max(numeric)),
+            "error to float64, of the same choice": {
+                "ours": float(np.max(numeric)),
+                **dense_errors(layers, dense),
+            },
             "recall of the active": f"{np.mean(recalls):.3f} (chance {way.active:.2f})",
         },
         target=way.at_least,
@@ -299,19 +303,19 @@ def dense_calls(layers: Layers) -> tuple[Calls, Mapping[str, float], Sequence[st
 
     step = jax.jit(lambda weights, x: dense_ffn(x, weights, activation=layers.activation))
 
-    def ours() -> Callable[[], Any]:
-        return turning(step, layers.weights, layers.inputs)
+    def ours() -> Turning:
+        return Turning(step, layers.weights, layers.inputs)
 
-    def torch(function: Any, *, transposed: bool) -> Callable[[], Any]:
+    def torch(function: Any, *, transposed: bool) -> Turning:
         import torch
 
         inputs = [torch.from_dlpack(x) for x in layers.inputs]
         tensors = [peers.tensors(layer, transposed=transposed) for layer in layers.plain()]
-        return turning(peers.without_gradients(function), tensors, inputs)
+        return Turning(peers.without_gradients(function), tensors, inputs)
 
-    def numpy() -> Callable[[], Any]:
+    def numpy() -> Turning:
         arrays = [peers.Dense(*(None if p is None else np.asarray(p) for p in one)) for one in layers.plain()]
-        return turning(peers.numpy_rows, arrays, [np.asarray(x) for x in layers.inputs])
+        return Turning(peers.numpy_rows, arrays, [np.asarray(x) for x in layers.inputs])
 
     return build(
         {
@@ -323,17 +327,37 @@ def dense_calls(layers: Layers) -> tuple[Calls, Mapping[str, float], Sequence[st
     )
 
 
-def turning(
-    step: Callable[[Any, Any], Any], groups: Sequence[Any], inputs: Sequence[Any]
-) -> Callable[[], Any]:
-    """A call that takes the next layer and the next inputs each time."""
-    turn = count()
+@dataclass(frozen=True)
+class Turning:
+    """A call that takes the next layer and the next inputs each time.
 
-    def call() -> Any:
-        number = next(turn)
-        return step(groups[number % len(groups)], inputs[number % len(inputs)])
+    Attributes:
+      step: of a layer and inputs.
+      groups: what it takes of each layer.
+      inputs: that rotate.
+    """
 
-    return call
+    step: Callable[[Any, Any], Any]
+    groups: Sequence[Any]
+    inputs: Sequence[Any]
+    _turn: Iterator[int] = field(default_factory=count, init=False)
+
+    def __call__(self) -> Any:
+        """The next outputs."""
+        number = next(self._turn)
+        return self.step(self.groups[number % len(self.groups)], self.inputs[number % len(self.inputs)])
+
+    def first(self) -> Any:
+        """Outputs of the first layer for the first inputs."""
+        return self.step(self.groups[0], self.inputs[0])
+
+
+def dense_errors(layers: Layers, dense: Calls) -> dict[str, float]:
+    """Of the peers, to float64, for the first layer and the first inputs."""
+    exact = layers.exact(0, 0, None)
+    return {
+        name: relative(np.asarray(call.first()), exact) for name, call in dense.items() if call is not None
+    }
 
 
 def timed(calls: Calls, quick: bool, *, few: bool = False) -> dict[str, Timing]:

@@ -26,7 +26,9 @@ def test_rows_of_single_tokens():
     given, predicted = measure_tokens(sizes, ways, MACHINE, quick=True)
     for row in (given, predicted):
         assert row.ours > 0 and row.peers["dense JAX"] > 0 and row.peers["dense NumPy"] > 0
-        assert row.quality["error to float64, of the same choice"] < 1e-5
+        errors = row.quality["error to float64, of the same choice"]
+        assert errors.keys() == {"ours", *(name for name, time in row.peers.items() if time is not None)}
+        assert max(errors.values()) < 1e-5
     assert float(given.quality["relative output error"]) < float(predicted.quality["relative output error"])
     assert given.quality["recall of the active"].startswith("1.000")
     assert float(predicted.quality["recall of the active"].split()[0]) > 0.7
@@ -38,6 +40,7 @@ def test_rows_of_prefill():
     errors = row.quality["relative output error"]
     assert 0 < errors["with compensation"] < errors["without"] < 1
     assert row.variants["without compensation"] > 0
+    assert 0 < max(row.quality["that of dense"].values()) < 1e-5
 
 
 def test_the_active_part_is_about_the_stated_one():
