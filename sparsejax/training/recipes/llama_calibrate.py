@@ -24,14 +24,15 @@ from sparsejax.training.recipes.llama_calibrate_settings import LlamaCalibrateSe
 from sparsejax.training.recipes.llama_generate import load_llama
 from sparsejax.training.recipes.llama_predictors import PredictorSet, write_predictors
 from sparsejax.training.recipes.llama_quality import Way, curves
-from sparsejax.training.recipes.llama_text import FileTokenizer, documents
+from sparsejax.training.recipes.llama_text import FileTokenizer
+from sparsejax.training.text.corpus import documents
 
 REPORT = "report.json"
 """In the directory of the predictors: the numbers of the table."""
 
 _LONGEST = 512  # tokens of a row, unless more are asked for
 _KEPT_ROWS = 16384
-_CHARACTERS = 32  # of a document that are read per token that is still wanted
+_CHARACTERS = 32  # of a document that are encoded per token that is still wanted
 
 
 @dataclass(frozen=True)
@@ -259,15 +260,14 @@ def _rows(
 
 
 def _ids(settings: LlamaCalibrateSettings, tokenizer: FileTokenizer) -> np.ndarray:
-    """The first tokens of the text; no more of it is read than they need."""
+    """The first tokens of the text; files behind them are not read."""
     parts: list[np.ndarray] = []
     left = settings.tokens
     for document in documents(settings.data, pattern=settings.pattern, separator=settings.separator):
+        parts.append(tokenizer.encode(document.text()[: left * _CHARACTERS].encode())[:left])
+        left -= len(parts[-1])
         if left < 1:
             break
-        if document.strip():
-            parts.append(tokenizer.encode(document[: left * _CHARACTERS].encode())[:left])
-            left -= len(parts[-1])
     if not parts:
         raise ValueError(f"{settings.data}: holds no text")
     return np.concatenate(parts)

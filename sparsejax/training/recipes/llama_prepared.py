@@ -11,8 +11,9 @@ from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.training.recipes import llama_parts
 from sparsejax.training.recipes.llama_file import check_format
 from sparsejax.training.recipes.llama_settings import LlamaSettings
-from sparsejax.training.recipes.llama_text import FileTokenizer, documents
+from sparsejax.training.recipes.llama_text import FileTokenizer
 from sparsejax.training.recipes.llama_vocabulary import vocabulary
+from sparsejax.training.text.corpus import documents
 from sparsejax.training.text.packing import Windows
 from sparsejax.training.text_run import TextRun, check_text_settings, prepared_run
 
@@ -60,5 +61,5 @@ def _vocabulary(settings: LlamaSettings) -> dict[str, Any]:
     if settings.tokenizer_from is not None:
         metadata = read_gguf(settings.tokenizer_from).metadata
         return {key: metadata[key] for key in metadata if key.startswith("tokenizer.")}
-    texts = documents(settings.data, pattern=settings.pattern, separator=settings.separator)
-    return vocabulary(settings.tokenizer, texts, settings.vocab_size)
+    found = documents(settings.data, pattern=settings.pattern, separator=settings.separator)
+    return vocabulary(settings.tokenizer, (document.text() for document in found), settings.vocab_size)

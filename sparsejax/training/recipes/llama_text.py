@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sparsejax.models.sparse_inference.tokenizer import SPACE, Tokenizer, read_tokenizer
-from sparsejax.training.text.corpus import text_files
 
 _WORD = re.compile(" ?[^ ]*")
 
@@ -67,25 +65,6 @@ class FileTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids."""
         return self.inner.decode(ids)
-
-
-def documents(path: Path, *, pattern: str, separator: str) -> Iterator[str]:
-    """Documents of a file or folder as text, for training a vocabulary; bytes that are no UTF-8 are replaced.
-
-    Args:
-      path: file or folder.
-      pattern: names of a folder's files.
-      separator: text between the documents of a file; nothing if a file is a document.
-
-    Raises:
-      ValueError: there are no files, or one cannot be read; one line.
-    """
-    for file in text_files(path, pattern):
-        try:
-            text = file.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
-        yield from text.split(separator) if separator else [text]
 
 
 def _is_of_tokens(key: str) -> bool:

@@ -60,10 +60,14 @@ def read_corpus(path: Path, tokenizer: Tokenizer, *, pattern: str = "*.txt", sep
     end = [] if tokenizer.end is None else [np.asarray([tokenizer.end], dtype)]
     parts: list[np.ndarray] = []
     starts, length = [], 0
-    for document in _documents(text_files(path, pattern), tokenizer, separator):
+    for document in documents(path, pattern=pattern, separator=separator):
+        try:
+            ids = tokenizer.encode(document.content)
+        except ValueError as error:
+            raise ValueError(f"{document.file}: {error}") from error
         starts.append(length)
-        parts += [document.astype(dtype), *end]
-        length += len(document) + len(end)
+        parts += [ids.astype(dtype), *end]
+        length += len(ids) + len(end)
     if not parts:
         raise ValueError(f"{path}: holds no text")
     return Corpus(np.concatenate(parts), np.asarray(starts, np.int64))
@@ -100,6 +104,57 @@ def split(corpus: Corpus, fraction: float, *, seed: int = 0) -> tuple[Corpus, Co
     return _chosen(corpus, lengths, ~held_out), _chosen(corpus, lengths, held_out)
 
 
+class Document(NamedTuple):
+    """A part of a file.
+
+    Attributes:
+      file: that it is from.
+      content: its bytes, not only white space.
+    """
+
+    file: Path
+    content: bytes
+
+    def text(self) -> str:
+        """Its characters.
+
+        Raises:
+          ValueError: it is no UTF-8; one line.
+        """
+        try:
+            return self.content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.file}: is not UTF-8 at byte {error.start}; convert it") from error
+
+
+def documents(path: Path, *, pattern: str = "*.txt", separator: str = "") -> Iterator[Document]:
+    """Documents of a file, or of all files of a folder and those below it, file by file.
+
+    Args:
+      path: file or folder.
+      pattern: names of a folder's files.
+      separator: text between the documents of a file, dropped; nothing if a file is a document.
+
+    Raises:
+      ValueError: there is no such file, none matches, or one cannot be read; one line.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "two.txt"
+      >>> _ = path.write_text("one|two| ")
+      >>> [document.text() for document in documents(path, separator="|")]
+      ['one', 'two']
+    """
+    for file in text_files(path, pattern):
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+        for part in content.split(separator.encode()) if separator else [content]:
+            if part.strip():
+                yield Document(file, part)
+
+
 def text_files(path: Path, pattern: str) -> Sequence[Path]:
     """A file, or all files of a folder and those below it, in the order of their names.
 
@@ -114,21 +169,6 @@ def text_files(path: Path, pattern: str) -> Sequence[Path]:
     if not found:
         raise ValueError(f"{path}: no file in it is called {pattern}; give other names with --pattern")
     return found
-
-
-def _documents(files: Sequence[Path], tokenizer: Tokenizer, separator: str) -> Iterator[np.ndarray]:
-    for file in files:
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
-        for document in content.split(separator.encode()) if separator else [content]:
-            if not document.strip():
-                continue
-            try:
-                yield tokenizer.encode(document)
-            except ValueError as error:
-                raise ValueError(f"{file}: {error}") from error
 
 
 def _cut(corpus: Corpus, position: int) -> tuple[Corpus, Corpus]:

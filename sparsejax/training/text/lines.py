@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsejax.training.text.corpus import text_files
+from sparsejax.training.text.corpus import documents
 from sparsejax.training.text.packing import Window
 from sparsejax.training.text.special import SpecialIds
 from sparsejax.training.text.tokenizer import Tokenizer
@@ -33,15 +33,9 @@ def read_lines(path: Path, *, pattern: str = "*.txt") -> list[str]:
       ['one', 'two']
     """
     lines = []
-    for file in text_files(path, pattern):
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: is not UTF-8 at byte {error.start}; convert it") from error
+    for document in documents(path, pattern=pattern):
         # By line feeds alone: splitlines also takes characters that occur within lines.
-        lines += [stripped for line in text.split("\n") if (stripped := line.strip())]
+        lines += [stripped for line in document.text().split("\n") if (stripped := line.strip())]
     if not lines:
         raise ValueError(f"{path}: holds no text")
     return lines

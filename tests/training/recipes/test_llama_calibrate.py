@@ -207,6 +207,8 @@ def test_wrong_input_of_calibrate_is_told_in_one_line_and_writes_nothing(model, 
     assert "there is no such file or folder" in told(data=tmp_path / "none.txt")
     (tmp_path / "short.txt").write_text("a")
     assert "are too few to fit to some" in told(data=tmp_path / "short.txt")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 50)
+    assert "latin.txt: is not UTF-8 at byte 3" in told(data=tmp_path / "latin.txt")
     (tmp_path / "blank.txt").write_text(" \n")
     assert "holds no text" in told(data=tmp_path / "blank.txt")
     assert "--active-fraction must be above 0" in told("--active-fraction", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sparsejax.models.sparse_inference.tokenizer import SPACE
-from sparsejax.training.recipes.llama_text import FileTokenizer, documents
+from sparsejax.training.recipes.llama_text import FileTokenizer
 from sparsejax.training.recipes.llama_vocabulary import vocabulary
 
 pytest.importorskip("tokenizers")
@@ -45,16 +45,8 @@ def test_trained_pieces_make_texts_shorter_and_spaces_only_begin_them():
     assert any(len(piece) > 2 for piece in pieces)
 
 
-def test_what_cannot_be_is_one_line(tmp_path):
+def test_what_cannot_be_is_one_line():
     with pytest.raises(ValueError, match="a vocabulary of 100 has no room beside 260 bytes"):
         vocabulary("llama", TEXTS, 100)
     with pytest.raises(ValueError, match="is not UTF-8 at byte 1; convert it"):
         FileTokenizer(vocabulary("bytes", (), 0)).encode(b"a\xff")
-    with pytest.raises(ValueError, match="there is no such file or folder"):
-        list(documents(tmp_path / "none.txt", pattern="*", separator=""))
-
-
-def test_documents_are_cut_at_the_separator(tmp_path):
-    (tmp_path / "b.txt").write_bytes(b"three\xff")
-    (tmp_path / "a.txt").write_text("one|two")
-    assert list(documents(tmp_path, pattern="*.txt", separator="|")) == ["one", "two", "three\ufffd"]

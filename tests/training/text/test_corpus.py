@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsejax.training.text.corpus import Corpus, read_corpus, split
+from sparsejax.training.text.corpus import Corpus, documents, read_corpus, split
 from sparsejax.training.text.tokenizer import ByteTokenizer
 
 BYTES = ByteTokenizer()
@@ -30,6 +30,16 @@ def test_separator_divides_a_file(tmp_path):
     path = tmp_path / "stories"
     path.write_bytes(b"one<|endoftext|>\xff\xfe<|endoftext|>\n")
     assert _documents(read_corpus(path, BYTES, separator="<|endoftext|>")) == [b"one", b"\xff\xfe"]
+
+
+def test_documents_know_their_file_and_are_strict_about_text(tmp_path):
+    (tmp_path / "b.txt").write_bytes(b"three\xff")
+    (tmp_path / "a.txt").write_text("one| |two")
+    *found, last = documents(tmp_path, separator="|")
+    assert [document.text() for document in found] == ["one", "two"]
+    assert last.content == b"three\xff"
+    with pytest.raises(ValueError, match=r"b\.txt: is not UTF-8 at byte 5; convert it"):
+        last.text()
 
 
 @pytest.mark.parametrize(
