@@ -253,7 +253,7 @@ def _row(
         bound=bound,
         variants=variants or {},
         spread={name: round(timing.spread, 3) for name, timing in times.items()},
-        best={name: 1e3 * timing.best for name, timing in times.items()},
+        best={name: timing.best / times["dense"].best for name, timing in times.items() if name != "dense"},
         first_call={name: timing.first_call for name, timing in times.items()},
         notes=(_NOTE,),
     )

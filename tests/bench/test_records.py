@@ -27,6 +27,12 @@ def test_every_table_and_every_record_is_one_of_the_benchmarks():
     assert sorted(path.stem for path in RESULTS.glob("*.json")) == sorted(BENCHES)
 
 
+@pytest.mark.parametrize("name", BENCHES)
+def test_the_best_repetition_is_in_the_unit_of_its_row(name):
+    rows = [row for row in recorded(name) if row.best]
+    assert [row.case for row in rows if not 0.25 < row.best["ours"] / row.ours < 4] == []
+
+
 def test_what_is_not_recorded_is_told():
     with pytest.raises(ValueError, match="no rows of tea are recorded; measure them without --from-results"):
         recorded("tea")

@@ -131,6 +131,7 @@ def test_a_sparse_step_with_all_neurons_has_the_dense_loss():
     row = sprout_training.time_row(sprout_training.QUICK, MACHINE, quick=True)
     assert row.quality["loss of all neurons by the sparse step, less the dense loss"]["ours"] < 1e-5
     assert row.unit == "x" and row.ours > 0 and row.targets[0].at_most == 1.3
+    assert row.best.keys() == {"ours"}
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ def test_a_row_without_torch_still_has_our_time(monkeypatch):
 @pytest.mark.parametrize(("kind", "training"), [("fft", True), ("paper", False), ("diagonalised", False)])
 def test_the_measured_recurrence_is_that_of_float64(kind, training):
     row = ten_recurrence.share_row(kind, 8, TINY, MACHINE, training=training, at_most=5.0, quick=True)
+    assert row.best.keys() == {"ours"}
     assert row.quality["max error to float64"]["ours"] < 2e-6
     assert row.unit == "% of the layer" and math.isfinite(row.ours)
     assert row.targets[0].at_most == 5.0
@@ -79,12 +80,14 @@ def test_rows_over_lengths_compare_segments_with_one_pass():
     row = ten_length.time_row(TINY, MACHINE, quick=True)
     assert row.quality["two segments less one pass"]["ours"] < 1e-5
     assert row.unit == "x" and row.ours > 0 and row.targets[0].at_most == 1.25
+    assert row.best.keys() == {"ours"}
 
 
 def test_a_decoded_token_equals_that_of_the_whole():
     row = ten_length.decode_row(TINY, MACHINE, quick=True)
     assert row.quality["step less whole forward"]["ours"] < 1e-5
     assert row.unit == "x" and row.ours > 0 and row.targets[0].at_most == 1.1
+    assert row.best.keys() == {"ours"}
 
 
 def test_targets_are_those_agreed():
