@@ -43,11 +43,9 @@ QUICK = Plan((1,), 2, ("Ultra-tiny",))
 
 def measure(*, quick: bool, threads: int, checkpoints: Sequence[str] = ()) -> list[Row]:
     """All rows, or none where jax finds no GPU."""
-    import jax
-
-    if jax.default_backend() != "gpu":
+    machine = Machine.of_gpu(threads)
+    if machine is None:
         return []
-    machine = replace(Machine.describe(threads), device=f"{jax.devices()[0].device_kind} (gpu)")
     rows = []
     for contest in races(systems.networks(checkpoints), QUICK if quick else Plan(), device="cuda"):
         row = with_rate(decide(contest.race, machine, quick=quick), contest.atoms)

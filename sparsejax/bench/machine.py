@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from sparsejax.bench.timing import race
+from sparsejax.ops import backends
 
-_LIBRARIES = ("jax", "numpy", "numba", "torch")
+_LIBRARIES = ("jax", "numpy", "numba", "torch", "llama_cpp_python")
 _ELEMENTS = 65_536
 _MEMORY_BYTES, _CACHE_BYTES = 256 << 20, 4 << 20
 _FITS_CACHE = 8 << 20
@@ -70,6 +71,15 @@ class Machine:
             memory_gb_s=1e-9 * _MEMORY_BYTES / times["memory"].median,
             cache_gb_s=1e-9 * _CACHE_BYTES / times["cache"].median,
         )
+
+    @classmethod
+    def of_gpu(cls, threads: int) -> Machine | None:
+        """The same of a machine whose GPU jax uses, by the name of that; None where there is none."""
+        import jax
+
+        if backends.platform() != "gpu":
+            return None
+        return replace(cls.describe(threads), device=f"{jax.devices()[0].device_kind} (gpu)")
 
     def dispatch_bound(self) -> str:
         """Words for a call that does next to nothing."""

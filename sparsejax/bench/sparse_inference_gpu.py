@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -24,11 +23,9 @@ _ERROR = "largest error over largest output"
 
 def measure(*, quick: bool, threads: int) -> list[Row]:
     """All rows, or none where jax finds no GPU."""
-    import jax
-
-    if jax.default_backend() != "gpu":
+    machine = Machine.of_gpu(threads)
+    if machine is None:
         return []
-    machine = replace(Machine.describe(threads), device=f"{jax.devices()[0].device_kind} (gpu)")
     rows = []
     for sizes in QUICK if quick else SIZES:
         for row in rows_of(sizes, machine, quick=quick):

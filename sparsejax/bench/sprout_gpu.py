@@ -18,11 +18,9 @@ _TOKENS, _QUICK_TOKENS = (1, 128, 4096, 16_384), (1, 64)
 
 def measure(*, quick: bool, threads: int) -> list[Row]:
     """All rows, or none where jax finds no GPU."""
-    import jax
-
-    if jax.default_backend() != "gpu":
+    machine = Machine.of_gpu(threads)
+    if machine is None:
         return []
-    machine = replace(Machine.describe(threads), device=f"{jax.devices()[0].device_kind} (gpu)")
     sizes = replace(ffn.QUICK, dtype="bfloat16", stack=2) if quick else SIZES
     plan = dict.fromkeys(_QUICK_TOKENS if quick else _TOKENS, _WAYS)
     rows = []

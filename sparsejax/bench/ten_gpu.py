@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,11 +26,9 @@ _FLOAT_BYTES = 4
 
 def measure(*, quick: bool, threads: int) -> list[Row]:
     """All rows, or none where jax finds no GPU."""
-    import jax
-
-    if jax.default_backend() != "gpu":
+    machine = Machine.of_gpu(threads)
+    if machine is None:
         return []
-    machine = replace(Machine.describe(threads), device=f"{jax.devices()[0].device_kind} (gpu)")
     sizes = nets.QUICK if quick else nets.Sizes()
     rows = [bandwidth_row(machine, _QUICK_SHAPE if quick else _SHAPE, quick=quick)]
     rows.append(decide(training_race(sizes, machine), machine, quick=quick))

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.sprout.mlm import MaskingRule
+from sparsejax.ops import backends
 from sparsejax.training.checksums import checksum
 from sparsejax.training.job_settings import JOB_OPTIONS
 from sparsejax.training.recipes import sprout_parts
@@ -140,7 +141,7 @@ def prepare(settings: SproutSettings) -> Prepared:
         for lines in (training, held_out)
     )
     steps = _steps(settings, rows)
-    dtype = jnp.bfloat16 if settings.mixed_precision and jax.default_backend() != "cpu" else None
+    dtype = jnp.bfloat16 if settings.mixed_precision and backends.platform() != "cpu" else None
     identity = {
         "family": "sprout",
         "text checksum": checksum(*rows.arrays, *others.arrays),
