@@ -8,9 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-Texts = Annotated[
-    tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")
-]
+from sparsejax.training.repeated import Texts
 
 
 @dataclass(frozen=True)

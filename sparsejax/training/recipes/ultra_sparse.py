@@ -43,6 +43,7 @@ from sparsejax.training.options import check_options, parse_options
 from sparsejax.training.processes import gathered, is_first_process, told_losses
 from sparsejax.training.progress import shown_progress, style_of
 from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
+from sparsejax.training.run_checks import check_libraries
 from sparsejax.training.run_folder import (
     STATE_FOLDER,
     Standing,
@@ -148,8 +149,11 @@ def prepare(settings: UltraSparseSettings) -> Prepared:
         raise ValueError(f"--seeds must be at least 1, not {settings.seeds}")
     if not 0 <= settings.seed <= 2**31 - 1 - settings.seeds:
         raise ValueError(f"--seed must be between 0 and 2^31 less the number of seeds, not {settings.seed}")
-    _require(settings.baselines, "sklearn", "scikit-learn", "--baselines", "sklearn")
-    _require(settings.plots, "matplotlib", "matplotlib", "--plots", "plots")
+    if settings.baselines and importlib.util.find_spec("sklearn") is None:
+        raise ValueError(
+            "--baselines needs scikit-learn: pip install 'sparsejax[sklearn]', or give --no-baselines"
+        )
+    check_libraries("training", plots=settings.plots)
     problem = _problem(settings)
     config = UltraSparseConfig.fixed_k(
         problem.num_features,
@@ -391,10 +395,3 @@ def _objective(problem: Problem, config: UltraSparseConfig, part: Split) -> Obje
         return objective(part.features, one_hot, loss="cross_entropy")
     low, high = _CLASS_TARGETS
     return objective(part.features, low + (high - low) * one_hot)
-
-
-def _require(wanted: bool, module: str, library: str, option: str, extra: str) -> None:
-    if wanted and importlib.util.find_spec(module) is None:
-        raise ValueError(
-            f"{option} needs {library}: pip install 'sparsejax[{extra}]', or give --no-{option[2:]}"
-        )
