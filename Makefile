@@ -4,7 +4,8 @@
 # make lint   format, lint, types
 # make fuzz   damaged files of all kinds for SECONDS=60; make soak: long runs for MINUTES=5, memory watched
 # make docs   build the documentation, strictly, into site/
-# make bench  measure beside numba, NumPy, torch and scikit-learn; writes README's tables
+# make bench  measure beside numba, NumPy, torch and scikit-learn; writes README's tables. llama.cpp is a peer where
+#             it is installed (.venv/bin/pip install llama-cpp-python==0.3.36); if not, its columns get empty
 # make wheel  dist/: the wheel and the source archive
 # make test-core PYTHON=python3.12 VENV=.venv-3.12
 #             with another Python and no extra: every import, the converters, every shipped file
@@ -82,4 +83,4 @@ $(VENV)/installed-torch: $(CONSTRAINTS) | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .cache .coverage* demo site
+	rm -rf $(VENV) .venv-3.* .cache .coverage* demo dist site
