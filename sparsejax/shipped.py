@@ -1,8 +1,8 @@
 """The one place that finds the checkpoints that come with the library.
 
 All of them lie in ``checkpoints/`` of a checkout; a wheel holds the smallest ones and the list of all. So a
-file is looked for in a folder that the user names, in the checkout that this package or the working
-directory belongs to, and in the wheel, and taken only if it is the one that the list means.
+file is looked for in a folder that the user names, in the checkout of this package, in ``checkpoints`` of the
+working directory, and in the wheel, and taken only if it is the one that the list means.
 """
 
 from __future__ import annotations

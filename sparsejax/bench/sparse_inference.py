@@ -86,4 +86,4 @@ _GROUPS: dict[str, Callable[[Machine, bool, str | None], Iterator[Row]]] = {
     "store": _store,
     "quality": quality.measure,
 }
-"""In the order of the table, after those of `sparse_inference_ffn`."""
+"""In the order of the table, after those of `sparse_inference_ffn` and `sparse_inference_batches`."""

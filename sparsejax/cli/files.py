@@ -67,7 +67,7 @@ def verify(
     file: File,
     *,
     reference: Path | None = None,
-    tolerance: float = 3e-5,
+    tolerance: float | None = None,
     kind: str | None = None,
     variant: str | None = None,
     override: Override = (),
@@ -76,8 +76,10 @@ def verify(
 
     Args:
       file: checkpoint to verify.
-      reference: .npz with "outputs" and the inputs by name ("x" or "features" for ultra-sparse nets).
-      tolerance: largest absolute difference of the outputs.
+      reference: .npz of inputs ("x" or "features"; "ids"; "z" and "pos") and outputs ("outputs" or "logits";
+        "energy" and "forces").
+      tolerance: largest absolute difference of the outputs; of energy and forces over the largest value of
+        each that is above one; 3e-5 if not given.
       kind: family to take instead of the detected one.
       variant: layout to take instead of the detected one.
       override: config values, NAME=VALUE.
@@ -86,7 +88,9 @@ def verify(
     from sparsejax.console import show_checks
 
     options: dict[str, Any] = {"kind": kind, "variant": variant, "overrides": overrides_of(override)}
-    checks = check(file, reference, tolerance=tolerance, **options)
+    if tolerance is not None:
+        options["tolerance"] = tolerance
+    checks = check(file, reference, **options)
     show_checks(checks)
     if failed := [item for item in checks if not item.passed]:
         raise UserError(f"{file}: {failed[0].name} failed: {failed[0].detail}")

@@ -1,4 +1,4 @@
-"""How the processes of a training find each other; light, as other settings are."""
+"""How the processes of a training or a screening find each other; light, as other settings are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings:
-    """Settings of a training by one process or, each with its own --process-id, by several.
+    """Settings of work by one process or, each with its own --process-id, by several.
 
     Attributes:
       distributed: join the processes of a job; SLURM, Kubernetes, Open MPI and TPU pods tell which there are.

@@ -125,13 +125,13 @@ def joined(settings: SettingsT) -> SettingsT:
     Example:
       >>> joined(JobSettings(num_processes=2))
       Traceback (most recent call last):
-      ValueError: --coordinator, --num-processes and --process-id are for a training with --distributed
+      ValueError: --coordinator, --num-processes and --process-id are for a job with --distributed
     """
     told = (settings.coordinator, settings.num_processes, settings.process_id)
     if not settings.distributed:
         if any(value is not None for value in told):
             raise ValueError(
-                "--coordinator, --num-processes and --process-id are for a training with --distributed"
+                "--coordinator, --num-processes and --process-id are for a job with --distributed"
             )
         return settings
     resumable = hasattr(settings, "resume")

@@ -278,7 +278,7 @@ def test_a_killed_process_ends_the_job_which_another_number_of_processes_continu
 
 
 def test_settings_of_a_job_belong_to_distributed_trainings(capsys, tmp_path):
-    with pytest.raises(ValueError, match="are for a training with --distributed"):
+    with pytest.raises(ValueError, match="are for a job with --distributed"):
         joined(JobSettings(process_id=1))
     told = ["--data", tmp_path, "--out", tmp_path / "run", "--distributed", "--coordinator", "localhost:1"]
     assert run(["train", "ten", *told]) == 1

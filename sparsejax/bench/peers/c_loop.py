@@ -21,7 +21,7 @@ import numpy as np
 from sparsejax.bench.peers.weights import SparseWeights
 
 FAST = ("-O3", "-march=native")
-"""What numba compiles with: everything that keeps the meaning, for this very machine."""
+"""All that keeps the meaning, for this very machine; numba may reorder sums, too (fastmath)."""
 PLAIN = ("-O2",)
 CALLS = 1_000_000
 
