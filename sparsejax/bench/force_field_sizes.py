@@ -6,7 +6,6 @@ every network as ``.pt`` in the published layout and as a StableHLO program.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ def write_report(
         "errors": [one.to_json() for one in errors],
     }
     table = folder / "report.json"
-    durable.replace_text(table, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    durable.replace_json(table, document)
     page = write_page(folder / "report.html", document, drawn)
     programs = [path for one in exports for path in (one.pt, one.stablehlo) if path is not None]
     return (page, table, *programs, *drawn)

@@ -123,7 +123,7 @@ def write_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
         {**dataclasses.asdict(row), "ratios": ratios(row), "met": [row.met(target) for target in row.targets]}
         for row in rows
     ]
-    durable.replace_text(target, json.dumps(fields, indent=1) + "\n")
+    durable.replace_json(target, fields, indent=1)
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:

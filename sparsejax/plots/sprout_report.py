@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -92,14 +91,14 @@ def draw_report(
     text = text or TextSource()
     topics = _topics(ck, text)
     found = analyse(jax.random.key(SEED), ck.model, ck.params, topics, top_k=count, blocks=blocks)
-    tables = {"analysis.json": json.dumps(found.to_json(), allow_nan=False, indent=1) + "\n"}
-    tables |= {f"{table}.csv": rows for table, rows in found.to_csv().items()}
+    tables = {f"{table}.csv": rows for table, rows in found.to_csv().items()}
     pictures = write_figures(out, network_figures(found, name))
+    durable.replace_json(out / "analysis.json", found.to_json())
     for file, table in tables.items():
         durable.replace_text(out / file, table)
     page = out / "report.html"
     durable.replace_text(page, _page(found, pictures, name, text.told))
-    return (page, *(out / file for file in tables), *pictures)
+    return (page, *(out / file for file in ("analysis.json", *tables)), *pictures)
 
 
 def topic_windows(

@@ -29,17 +29,17 @@ def sync(paths: Iterable[Path]) -> None:
             os.close(descriptor)
 
 
-def write_json(path: Path, document: Any, indent: int | None = None) -> None:
+def write_json(path: Path, document: Any) -> None:
     """Writes a new file."""
     with open(path, "x", encoding="ascii") as file:
-        file.write(json.dumps(document, indent=indent, allow_nan=False) + "\n")
+        file.write(json.dumps(document, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def replace_json(path: Path, document: Any) -> None:
+def replace_json(path: Path, document: Any, *, indent: int = 2) -> None:
     """Writes or replaces a file in one step, by way of ``<name>.<16 hex digits>`` beside it."""
-    replace_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    replace_text(path, json.dumps(document, indent=indent, allow_nan=False) + "\n")
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -6,7 +6,6 @@ about atoms that never moved: it timed a dictionary (specs/force_field.md sectio
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +67,7 @@ def validate(settings: ValidateSettings) -> dict[str, Any]:
     told = {"checkpoint": settings.checkpoint.name, "molecule": settings.molecule}
     summary = told | nve_summary(recorded, wall_time_s=seconds)
     if settings.output is not None:
-        replace_json(settings.output, json.loads(json.dumps(summary, default=float)))
+        replace_json(settings.output, summary)
     return summary
 
 

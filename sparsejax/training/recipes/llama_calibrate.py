@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +23,7 @@ from sparsejax.training.recipes.llama_generate import load_llama
 from sparsejax.training.recipes.llama_predictors import PredictorSet, write_predictors
 from sparsejax.training.recipes.llama_quality import Way, curves
 from sparsejax.training.recipes.llama_text import FileTokenizer
+from sparsejax.training.run_checks import check_libraries
 from sparsejax.training.text.corpus import documents
 
 REPORT = "report.json"
@@ -189,8 +188,7 @@ def calibrate_file(settings: LlamaCalibrateSettings) -> Calibrated:
       OSError: the directory cannot be written.
     """
     began = time.monotonic()
-    if settings.plots and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("--plots needs matplotlib: pip install 'sparsejax[plots]'")
+    check_libraries("calibration", plots=settings.plots)
     _check_numbers(settings)
     _check_target(settings.out)
     ck = load_llama(settings.model)
@@ -307,7 +305,7 @@ def _write_report(done: Calibrated, settings: LlamaCalibrateSettings) -> None:
         "tokens": done.tokens,
         "seconds": round(done.seconds, 3),
     }
-    durable.replace_json(done.directory / REPORT, json.loads(json.dumps(document)))
+    durable.replace_json(done.directory / REPORT, document)
     if settings.plots and done.perplexities:
         from sparsejax.plots.sparse_inference import perplexity_curves
         from sparsejax.plots.style import write_figures
