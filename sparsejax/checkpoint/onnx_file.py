@@ -23,12 +23,12 @@ import numpy as np
 
 from sparsejax.checkpoint.errors import (
     CorruptFileError,
-    NotReadableError,
     TruncatedFileError,
     UnknownFormatError,
     UnsupportedTensorError,
     file_name,
 )
+from sparsejax.checkpoint.readable import mapped, opened
 from sparsejax.checkpoint.torch_format.storages import (
     MAX_DIMENSIONS,
     Storage,
@@ -94,17 +94,14 @@ def read_initializers(path: str | PathLike[str]) -> dict[str, TensorRef]:
       lazy arrays by name, in the file's order; they view the memory-mapped file.
 
     Raises:
-      NotReadableError: the file cannot be mapped into memory.
+      NotReadableError: the file cannot be opened, or mapped into memory.
       TruncatedFileError: it ends before its records do.
       CorruptFileError: its records contradict each other.
       UnsupportedTensorError: a parameter lies outside the file, or has a type that is not read here.
       UnknownFormatError: no initializer is named as a parameter.
     """
-    try:
-        with Path(path).open("rb") as stream:
-            file = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise NotReadableError(f"cannot be mapped into memory ({error})") from None
+    with opened(Path(path)) as stream:
+        file = mapped(stream, Path(path))
     found: dict[str, TensorRef] = {}
     graph = _graph(file)
     for field in _fields(file, graph.start, graph.stop):

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from sparsejax.checkpoint.errors import CheckpointError, NotReadableError, file_name
 
 
 def check_readable(path: Path) -> None:
     """Raise unless the path is a file that can be opened.
+
+    Raises:
+      NotReadableError: it is missing, a directory, something else, or not permitted.
+    """
+    with opened(path):
+        return
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file, open for reading.
 
     Raises:
       NotReadableError: it is missing, a directory, something else, or not permitted.
@@ -24,8 +36,7 @@ def check_readable(path: Path) -> None:
             )
         if not stat.S_ISREG(path.stat().st_mode):
             raise NotReadableError(f"{file_name(path)}: not a regular file")
-        with path.open("rb"):
-            return
+        return path.open("rb")
     except FileNotFoundError as error:
         raise NotReadableError(f"{file_name(path)}: no such file") from error
     except PermissionError as error:
@@ -33,6 +44,20 @@ def check_readable(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise NotReadableError(f"{file_name(path)}: cannot be opened ({reason})") from error
+
+
+def mapped(stream: BinaryIO, path: Path) -> mmap.mmap:
+    """The bytes of an open file, which the system reads when they are looked at.
+
+    Raises:
+      NotReadableError: it is empty, or the system refuses.
+    """
+    if os.fstat(stream.fileno()).st_size == 0:
+        raise NotReadableError(f"{file_name(path)}: an empty file; fetch or save it again")
+    try:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise NotReadableError(f"{file_name(path)}: cannot be mapped into memory ({error})") from error
 
 
 @contextmanager

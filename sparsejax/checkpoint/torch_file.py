@@ -8,15 +8,14 @@ system ends this process with SIGBUS. Replace such files instead of overwriting 
 from __future__ import annotations
 
 import mmap
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from sparsejax.checkpoint.errors import NotReadableError, file_name
+from sparsejax.checkpoint.readable import mapped, opened
 from sparsejax.checkpoint.torch_format import bulk
 from sparsejax.checkpoint.torch_format.bulk import read_arrays
 from sparsejax.checkpoint.torch_format.pickle_tree import leaves, rebuild
@@ -83,8 +82,8 @@ def open_file(path: str | PathLike[str]) -> TorchFile:
     """
     path = Path(path)
     where = file_name(path)
-    with _opened(path, where) as stream:
-        file = _mapped(stream, where)
+    with opened(path) as stream:
+        file = mapped(stream, path)
         if file[:4] == SIGNATURE:
             decoded = decode_zip(open_archive(stream, file, where), file, where)
             return TorchFile(path, "zip", decoded.globals, decoded.tree, len(file))
@@ -127,30 +126,6 @@ def read(path: str | PathLike[str], *, verify: bool = True) -> object:
 
 def _array(leaf: object) -> object:
     return leaf.view() if isinstance(leaf, TensorRef) else leaf
-
-
-def _opened(path: Path, where: str) -> BinaryIO:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            kind = "a directory; give the file inside it" if path.is_dir() else "not a regular file"
-            raise NotReadableError(f"{where}: {kind}")
-        return path.open("rb")
-    except FileNotFoundError:
-        raise NotReadableError(f"{where}: no such file; check the path") from None
-    except PermissionError:
-        raise NotReadableError(f"{where}: no permission to read it; check its mode and owner") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise NotReadableError(f"{where}: cannot be opened ({reason})") from None
-
-
-def _mapped(stream: BinaryIO, where: str) -> mmap.mmap:
-    if os.fstat(stream.fileno()).st_size == 0:
-        raise NotReadableError(f"{where}: an empty file; fetch or save it again")
-    try:
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise NotReadableError(f"{where}: cannot be mapped into memory ({error})") from None
 
 
 def _kind(file: mmap.mmap) -> str:
