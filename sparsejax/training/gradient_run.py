@@ -21,12 +21,11 @@ from sparsejax.training.loop import run_rounds
 from sparsejax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
 from sparsejax.training.processes import agreed, connect, gathered, is_first_process, told_losses
 from sparsejax.training.progress import Style, Update, shown_progress
-from sparsejax.training.run_folder import STATE_FOLDER, mark_finished, opened_run
+from sparsejax.training.run_folder import BEST, STATE_FOLDER, mark_finished, opened_run
 from sparsejax.training.sharding import Rule, shardings
 from sparsejax.training.state import Saved, restore_state, save_state
 from sparsejax.typing import Params
 
-BEST = "best"
 FINAL = "final"
 
 _VALIDATION = "validation_"

@@ -27,6 +27,8 @@ from sparsejax.version import __version__
 
 RUN_FILE = "run.json"
 STATE_FOLDER = "state"
+BEST = "best"
+"""The best network so far, with the suffix of its kind of file."""
 
 Standing = Literal["new", "unfinished", "finished"]
 
@@ -88,7 +90,7 @@ def best_of(path: Path) -> Path:
     """The best network of a run's folder; any other path as it is."""
     if not (path / RUN_FILE).exists():
         return path
-    return next((path / name for name in ("best", "best.gguf") if (path / name).exists()), path)
+    return next((path / name for name in (BEST, f"{BEST}.gguf") if (path / name).exists()), path)
 
 
 @contextmanager

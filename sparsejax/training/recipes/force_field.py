@@ -14,7 +14,7 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.save import export_pt, save
 from sparsejax.models.force_field.batches import BucketedBatches
 from sparsejax.training.early_stopping import exhausted
-from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, begun, carry_out, placement
+from sparsejax.training.gradient_run import Plan, Trained, Validated, begun, carry_out, placement
 from sparsejax.training.gradient_step import GradientState, compiled_steps
 from sparsejax.training.metric_log import METRICS_FILE
 from sparsejax.training.processes import from_own_rows
@@ -22,6 +22,7 @@ from sparsejax.training.progress import style_of
 from sparsejax.training.recipes import force_field_parts as parts
 from sparsejax.training.recipes.force_field_prepared import Prepared, prepare
 from sparsejax.training.recipes.force_field_scores import ForceFieldScore, scorer
+from sparsejax.training.run_folder import BEST
 from sparsejax.training.state import Saved
 from sparsejax.typing import Params
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import jax
 
-from sparsejax.training.gradient_run import BEST, Trained, Validated
+from sparsejax.training.gradient_run import Trained, Validated
 from sparsejax.training.metric_log import METRICS_FILE
 from sparsejax.training.recipes import llama_parts
 from sparsejax.training.recipes.llama_file import write_llama
 from sparsejax.training.recipes.llama_prepared import Prepared, prepare
+from sparsejax.training.run_folder import BEST
 from sparsejax.training.text_run import TextRecipe, train_on_text
 from sparsejax.typing import Params
 

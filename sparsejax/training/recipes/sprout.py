@@ -12,7 +12,7 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.native import durable
 from sparsejax.checkpoint.save import save
 from sparsejax.training.cross_entropy import TokenLoss
-from sparsejax.training.gradient_run import BEST, Plan, Trained, Validated, begun, carry_out, placement
+from sparsejax.training.gradient_run import Plan, Trained, Validated, begun, carry_out, placement
 from sparsejax.training.gradient_step import GradientState
 from sparsejax.training.metric_log import METRICS_FILE
 from sparsejax.training.perplexity import Score, token_weighted_score
@@ -20,6 +20,7 @@ from sparsejax.training.processes import is_first_process
 from sparsejax.training.progress import style_of
 from sparsejax.training.recipes import sprout_parts
 from sparsejax.training.recipes.sprout_prepared import TOKENIZER_FILE, Prepared, prepare
+from sparsejax.training.run_folder import BEST
 from sparsejax.training.state import Saved
 from sparsejax.training.text.batches import training_batches, whole_batches
 from sparsejax.typing import Params

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.save import save
-from sparsejax.training.gradient_run import BEST, Trained, Validated
+from sparsejax.training.gradient_run import Trained, Validated
 from sparsejax.training.gradient_step import gradient_step
 from sparsejax.training.metric_log import METRICS_FILE
 from sparsejax.training.recipes import ten_parts
 from sparsejax.training.recipes.ten_prepared import Prepared, prepare
+from sparsejax.training.run_folder import BEST
 from sparsejax.training.text_run import TextRecipe, train_on_text
 from sparsejax.typing import Params
 

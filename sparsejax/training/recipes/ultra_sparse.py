@@ -45,6 +45,7 @@ from sparsejax.training.progress import shown_progress, style_of
 from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
 from sparsejax.training.run_checks import check_libraries
 from sparsejax.training.run_folder import (
+    BEST,
     STATE_FOLDER,
     Standing,
     mark_finished,
@@ -54,7 +55,6 @@ from sparsejax.training.run_folder import (
 from sparsejax.training.state import Saved, restore_state, save_state
 from sparsejax.typing import Params
 
-BEST = "best"
 REPORT = "report.json"
 OUTCOME = "report.md"
 """What to read of a finished run."""
