@@ -17,14 +17,13 @@ from typing import Literal
 from sparsejax.checkpoint.errors import NotReadableError, file_name
 from sparsejax.checkpoint.readable import mapped, opened
 from sparsejax.checkpoint.torch_format import bulk
-from sparsejax.checkpoint.torch_format.bulk import read_arrays
 from sparsejax.checkpoint.torch_format.pickle_tree import leaves, rebuild
 from sparsejax.checkpoint.torch_format.storages import TensorRef
 from sparsejax.checkpoint.torch_format.torch_decode import decode_legacy, decode_zip, is_legacy
 from sparsejax.checkpoint.torch_format.torch_writer import write
 from sparsejax.checkpoint.torch_format.torch_zip import SIGNATURE, open_archive
 
-__all__ = ["TorchFile", "open_file", "read", "read_arrays", "write"]
+__all__ = ["TorchFile", "open_file", "read", "write"]
 
 _OTHER_KINDS = {  # first bytes of files that people mistake for torch files
     b"GGUF": "a GGUF file",

@@ -281,9 +281,6 @@ def test_conjugate_and_negative_bits(save):
     found = torch_file.read(opened.path)
     np.testing.assert_array_equal(found["conj"], values.conj())
     np.testing.assert_array_equal(found["neg"], [-1, -2])
-    copies = torch_file.read_arrays([opened.tree["conj"], opened.tree["neg"]])
-    np.testing.assert_array_equal(copies[0], values.conj())
-    np.testing.assert_array_equal(copies[1], [-1, -2])
 
 
 # sharing and laziness
@@ -325,7 +322,7 @@ def test_opening_reads_no_tensor_data(save):
     )
     assert (opened.format, opened.file_bytes) == ("zip", len(content))
     with pytest.raises(CorruptFileError, match=r"data/0.*checksum"):
-        torch_file.read_arrays([ref])
+        bulk.verify([ref.storage])
 
 
 # checksums
@@ -378,7 +375,9 @@ def test_large_storage_is_checked_in_parts(save, monkeypatch):
     )
     content = forge.zip_bytes(forge.whole(body), {"0": values.tobytes()})
     opened = torch_file.open_file(save(content))
-    a, b, c = torch_file.read_arrays([opened.tree[key] for key in "abc"])
+    refs = [opened.tree[key] for key in "abc"]
+    bulk.verify(ref.storage for ref in refs)
+    a, b, c = (ref.view() for ref in refs)
     np.testing.assert_array_equal(a, values[500:4500])
     np.testing.assert_array_equal(b, values[3:1003].reshape(10, 100))
     np.testing.assert_array_equal(c, values[7:1007].reshape(10, 100).T)
@@ -386,23 +385,8 @@ def test_large_storage_is_checked_in_parts(save, monkeypatch):
     for at in (0, 8192, 19999):
         broken = bytearray(content)
         broken[content.index(values.tobytes()) + at] ^= 0x10
-        refs = list(torch_file.open_file(save(bytes(broken), "broken.pt")).tensors())
-        with pytest.raises(CorruptFileError, match="data/0"):
-            torch_file.read_arrays(refs)
         with pytest.raises(CorruptFileError, match="data/0"):
             torch_file.read(save(bytes(broken), "broken.pt"))
-
-
-def test_read_arrays_are_fresh_aligned_and_tied_once(save):
-    stored = forge.storage("0", 24)
-    body = b"](" + 2 * forge.tensor(stored, (5,), (1,), 1) + forge.tensor(stored, (0, 3), (3, 1)) + b"e"
-    opened = torch_file.open_file(save(forge.zip_bytes(forge.whole(body), {"0": FLOATS.tobytes()})))
-    first, second, empty = torch_file.read_arrays(opened.tree)
-    assert first is second
-    assert first.ctypes.data % 64 == 0 and first.flags.c_contiguous and first.flags.writeable
-    first[0] = 99
-    np.testing.assert_array_equal(opened.tree[0].view(), FLOATS[1:6])
-    assert empty.shape == (0, 3)
 
 
 def test_storage_is_verified_at_most_once(save, monkeypatch):
@@ -411,7 +395,7 @@ def test_storage_is_verified_at_most_once(save, monkeypatch):
     ref.storage.verify()
     monkeypatch.setattr(zlib, "crc32", lambda *_: pytest.fail("verified twice"))
     ref.storage.verify()
-    torch_file.read_arrays([ref])
+    bulk.verify([ref.storage])
 
 
 # byte order and alignment
@@ -433,9 +417,7 @@ def test_big_endian_file(save, dtype):
     assert found["a"].dtype == values.dtype
     assert found["a"].tobytes() == values.tobytes()
     assert np.shares_memory(found["a"], found["t"])
-    copies = torch_file.read_arrays(list(torch_file.open_file(path).tensors()))
-    assert copies[0].tobytes() == values.tobytes()
-    assert copies[1].tobytes() == values.reshape(2, 3).T.tobytes()
+    assert found["t"].tobytes() == values.reshape(2, 3).T.tobytes()
 
 
 @pytest.mark.parametrize("root", ["a", "ab", "abc", "abcd"])
@@ -628,9 +610,9 @@ def test_golden_files_load_with_expected_globals(family):
     for path in paths:
         opened = torch_file.open_file(path)
         assert set(opened.globals) <= known | {"torch._utils._rebuild_tensor_v2"}
-        copies = torch_file.read_arrays(list(opened.tensors()))
-        assert copies
-        assert all(np.isfinite(array).all() for array in copies)
+        arrays = [ref.view() for ref in opened.tensors()]
+        assert arrays
+        assert all(np.isfinite(array).all() for array in arrays)
 
 
 @golden.needs_golden
