@@ -176,16 +176,6 @@ class TensorRef:
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
-    def is_contiguous(self) -> bool:
-        """Whether its elements lie in the storage without gaps, in row-major order."""
-        expected = 1
-        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if length != 1 and stride != expected:
-                return self.nbytes == 0
-            expected *= length
-        return True
-
-    @property
     def identity(self) -> Identity:
         """Equal for two tensors of one file that are the same elements in the same order."""
         flags = (self.conjugated, self.negated)
