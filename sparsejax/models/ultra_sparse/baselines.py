@@ -23,6 +23,7 @@ from sparsejax.models.ultra_sparse.evolve.objective import evaluate, objective
 from sparsejax.models.ultra_sparse.metrics import storage_bits
 from sparsejax.models.ultra_sparse.model import UltraSparseNet, forward
 from sparsejax.models.ultra_sparse.problems.problem import Problem, Split
+from sparsejax.models.ultra_sparse.problems.scoring import score
 
 L1_STRENGTHS = tuple(np.geomspace(1e-3, 3.16, 15))
 L2_STRENGTHS = tuple(np.geomspace(1e-4, 10.0, 11))
@@ -217,7 +218,7 @@ def dense_adam(
     chosen = [jax.tree.map(lambda leaf, start=start: leaf[best, start], params) for start in range(starts)]
     scores = [
         [
-            _score(problem, np.asarray(forward(config, net, jnp.asarray(part.features))), part)
+            score(problem.task, np.asarray(forward(config, net, jnp.asarray(part.features))), part)
             for part in parts
         ]
         for net in chosen
@@ -290,7 +291,7 @@ def _logistic_fits(name: str, problem: Problem, strengths: Sequence[float], **op
 def _linear(name: str, problem: Problem, weights: Any, biases: Any, setting: str) -> Baseline:
     weights, biases = np.atleast_2d(weights), np.atleast_1d(biases)
     parts = _centred(problem)
-    scores = [_score(problem, part.features @ weights.T + biases, part) for part in parts]
+    scores = [score(problem.task, part.features @ weights.T + biases, part) for part in parts]
     kept, size = np.count_nonzero(weights), weights.size
     # The cheaper of a list of positions and a bitmap says which weights are kept; nothing if all are.
     index_bits = 0 if kept == size else min(kept * math.ceil(math.log2(max(2, size))), size)
@@ -310,13 +311,6 @@ def _linear(name: str, problem: Problem, weights: Any, biases: Any, setting: str
 
 def _metric(problem: Problem) -> str:
     return "mse" if problem.task == "regression" else "accuracy"
-
-
-def _score(problem: Problem, outputs: np.ndarray, part: Split) -> float:
-    if problem.task == "regression":
-        return float(np.mean((outputs.reshape(-1) - part.targets.reshape(-1)) ** 2))
-    classes = outputs.argmax(axis=1) if outputs.shape[1] > 1 else outputs[:, 0] > 0
-    return float(np.mean(classes == part.targets))
 
 
 def _centred(problem: Problem) -> tuple[Split, Split, Split]:

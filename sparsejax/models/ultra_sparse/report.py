@@ -12,11 +12,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.json_values import plain_values
 from sparsejax.models.ultra_sparse.baselines import Baseline
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
 from sparsejax.models.ultra_sparse.metrics import saturated_share, selection_stats, storage_bits
 from sparsejax.models.ultra_sparse.model import activations
 from sparsejax.models.ultra_sparse.problems.problem import Problem, Split
+from sparsejax.models.ultra_sparse.problems.scoring import score
 from sparsejax.typing import Params
 
 CONFIDENCE = 0.95
@@ -109,7 +111,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dict that `json.dumps` takes; numbers that are not finite become None."""
-        return _plain(dataclasses.asdict(self))
+        return plain_values(dataclasses.asdict(self))
 
     def to_markdown(self) -> str:
         """Tables of the scores, the seeds and the selected inputs."""
@@ -262,7 +264,7 @@ def tanh_head_floor(targets: Any) -> float:
 def _measure(seed: int, problem: Problem, config: UltraSparseConfig, params: Params) -> SeedResult:
     layers = [activations(config, params, jnp.asarray(part.features)) for part in _parts(problem)]
     train, validation, test = (
-        _score(problem, np.asarray(outputs), part)
+        score(problem.task, np.asarray(outputs), part)
         for (*_, outputs), part in zip(layers, _parts(problem), strict=True)
     )
     result = SeedResult(
@@ -284,12 +286,6 @@ def _measure(seed: int, problem: Problem, config: UltraSparseConfig, params: Par
 
 def _parts(problem: Problem) -> tuple[Split, Split, Split]:
     return problem.train, problem.validation, problem.test
-
-
-def _score(problem: Problem, outputs: np.ndarray, part: Split) -> float:
-    if problem.task == "classification":
-        return float(np.mean(outputs.argmax(axis=1) == part.targets))
-    return float(np.mean((outputs.astype(np.float64) - part.targets) ** 2))
 
 
 def _max_weight(params: Params) -> float:
@@ -316,18 +312,6 @@ def _student(degrees: int) -> float:
     from scipy.stats import t
 
     return float(t.ppf(0.5 + CONFIDENCE / 2, degrees))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _number(value: float) -> str:

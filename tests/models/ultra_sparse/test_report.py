@@ -12,7 +12,8 @@ from scipy import stats
 from sparsejax.models.ultra_sparse import UltraSparseConfig
 from sparsejax.models.ultra_sparse.baselines import Baseline
 from sparsejax.models.ultra_sparse.problems import make_problem
-from sparsejax.models.ultra_sparse.problems.problem import RawSplit, build_problem
+from sparsejax.models.ultra_sparse.problems.problem import RawSplit, Split, build_problem
+from sparsejax.models.ultra_sparse.problems.scoring import score
 from sparsejax.models.ultra_sparse.report import Summary, evaluate_seeds, summarise, tanh_head_floor
 
 LASSO = Baseline("lasso", "mse", 0.05, 0.06, 0.0521, 44, 1838, 43, "alpha=0.02, 5 folds", converged=False)
@@ -75,6 +76,20 @@ def test_classification_counts_right_answers():
     report = evaluate_seeds(problem("classification"), config, {0: params, 1: params})
     assert report.metric == "accuracy" and report.test == Summary(0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
     assert report.tanh_floor is None
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "targets", "expected"),
+    [
+        ("classification", [[-1.0], [2.0], [0.5], [-3.0]], [0, 1, 0, 0], 0.75),
+        ("classification", [[-1.0, -2.0], [2.0, 3.0]], [0, 1], 1.0),
+        ("regression", [[1.0], [3.0]], [[1.0], [1.0]], 2.0),
+        ("regression", [[1.0], [3.0]], [1.0, 1.0], 2.0),
+    ],
+)
+def test_one_column_is_the_logit_of_two_classes(task, outputs, targets, expected):
+    part = Split(np.zeros((len(targets), 1)), np.array(targets))
+    assert score(task, np.array(outputs), part) == expected
 
 
 def test_a_broken_seed_is_never_chosen():

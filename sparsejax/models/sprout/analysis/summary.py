@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sparsejax.json_values import plain_values
 from sparsejax.models.sprout.analysis.coactivation import (
     Coactivation,
     coactivation_from,
@@ -78,7 +78,10 @@ class Analysis:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; matrices of neurons by neurons are left out, numbers that are not finite are None."""
-        similarity = [{**part._asdict(), "matrix": None} for part in self.similarity]
+        similarity = [
+            {name: value for name, value in part._asdict().items() if name != "matrix"}
+            for part in self.similarity
+        ]
         document = {
             "top_k": self.top_k,
             "d_ff": self.d_ff,
@@ -93,11 +96,14 @@ class Analysis:
                 for name, table in self.quality.items()
             },
             "topics": self.topics,
-            "topic_frequency": self.topic_frequency,
-            "specialisation": None if self.specialisation is None else self.specialisation._asdict(),
             "senses": self.senses._asdict(),
         }
-        return _plain(document)
+        if self.specialisation is not None:
+            document |= {
+                "topic_frequency": self.topic_frequency,
+                "specialisation": self.specialisation._asdict(),
+            }
+        return plain_values(document)
 
     def to_csv(self) -> dict[str, str]:
         """Tables by name: "layers", "neurons" and "quality", as comma-separated text with a head line."""
@@ -110,7 +116,7 @@ class Analysis:
     def _layer_rows(self) -> Iterator[dict[str, Any]]:
         for number, top_k in enumerate(self.top_k):
             parts = {**self.usage_statistics._asdict(), **self.layers._asdict(), **self.senses._asdict()}
-            told = {name: _plain(value[number]) for name, value in parts.items()}
+            told = {name: plain_values(value[number]) for name, value in parts.items()}
             similar = self.similarity[number]
             most = {"similarity_max": similar.max, "similarity_mean": similar.mean}
             yield {"layer": number, "top_k": top_k, **told, **most}
@@ -127,7 +133,7 @@ class Analysis:
             if found is not None:
                 topic = int(found.topic[layer, neuron])
                 row |= {"topic": self.topics[topic] if topic >= 0 else ""}
-                row |= {"topic_ratio": _plain(found.ratio[layer, neuron])}
+                row |= {"topic_ratio": plain_values(found.ratio[layer, neuron])}
             yield row
 
     def _quality_rows(self) -> Iterator[dict[str, Any]]:
@@ -230,13 +236,3 @@ def _table(rows: Iterator[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows_told)
     return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items() if part is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ import numpy as np
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
 from sparsejax.models.ultra_sparse.features import as_real
 from sparsejax.models.ultra_sparse.model import forward
+from sparsejax.models.ultra_sparse.problems.checks import check_finite
 from sparsejax.typing import Params
 
 Loss = Literal["mse", "cross_entropy"]
@@ -64,8 +65,8 @@ def objective(features: Any, targets: Any, *, loss: Loss = "mse", row_weights: A
     targets = targets[:, None] if targets.ndim == 1 else targets
     if targets.ndim != 2 or len(targets) != len(features):
         raise ValueError(f"targets of shape {targets.shape} do not fit {len(features)} rows of features")
-    _check_finite("features", features)
-    _check_finite("targets", targets)
+    check_finite("features", np.asarray(features))
+    check_finite("targets", np.asarray(targets))
     weights = jnp.ones(len(features)) if row_weights is None else as_real(row_weights)
     if weights.shape != (len(features),) or not bool((weights >= 0).all() & (weights.sum() > 0)):
         raise ValueError(f"row_weights need {len(features)} non-negative values, not all zero")
@@ -100,12 +101,3 @@ def _one_hot(labels: Any) -> jax.Array:
     if labels.ndim != 2:
         raise ValueError("cross entropy needs integer labels from 0 (b,) or one-hot rows (b, o)")
     return as_real(labels)
-
-
-def _check_finite(name: str, values: jax.Array) -> None:
-    bad = np.flatnonzero(~np.isfinite(np.asarray(values)).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"{name} hold NaN or infinity in {len(bad)} of {len(values)} rows, the first is row {bad[0]}; "
-            "drop or impute them"
-        )

@@ -48,15 +48,27 @@ def check_table(
         raise ValueError(f"features of shape {features.shape}: rows and columns (b, i) are needed")
     if targets.ndim not in (1, 2) or len(targets) != len(features):
         raise ValueError(f"targets of shape {targets.shape} do not fit {len(features)} rows of features")
-    _check_finite("features", features)
+    check_finite("features", features)
     if task == "regression" or targets.dtype.kind == "f":
-        _check_finite("targets", targets)
+        check_finite("targets", targets)
     if task == "classification" and len(classes := np.unique(targets)) < 2:
         raise ValueError(f"all {len(targets)} labels are {classes[0]!s}: at least two classes are needed")
     return (*_constant_columns(features, feature_names), *_few_rows(len(features), num_parameters))
 
 
-def _check_finite(name: str, values: np.ndarray) -> None:
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Refuse rows that are no finite numbers.
+
+    Args:
+      name: what they are, in the plural.
+      values: (b, ...).
+
+    Raises:
+      ValueError: they are no real numbers, or NaN or infinity is among them; names the first such rows.
+
+    Example:
+      >>> check_finite("targets", np.zeros((4, 2)))
+    """
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} are {values.dtype} where real numbers are needed")
     bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))

@@ -54,7 +54,7 @@ def test_cross_entropy_of_labels_is_that_of_their_one_hot_rows():
         (lambda f, t: (f[0], t, {}), "rows and columns"),
         (lambda f, t: (f[:0], t[:0], {}), "rows and columns"),
         (lambda f, t: (f, t[:-1], {}), "do not fit 20 rows"),
-        (lambda f, t: (np.where(np.arange(20)[:, None] == 7, np.nan, f), t, {}), "first is row 7"),
+        (lambda f, t: (np.where(np.arange(20)[:, None] == 7, np.nan, f), t, {}), r"1 of 20 rows \(7\)"),
         (lambda f, t: (f, np.where(np.arange(20)[:, None] > 17, np.inf, t), {}), "in 2 of 20 rows"),
         (lambda f, t: (f, t, {"loss": "hinge"}), "'hinge' is not one of"),
         (lambda f, t: (f, t, {"row_weights": np.zeros(20)}), "not all zero"),
