@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sparsejax.models.sparse_inference.config import CacheConfig, ModelConfig, SparsityConfig
+from sparsejax.ops.sparse_ffn.coactivation import coactivation_order
 
 if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.batching import Batcher as Batcher
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.calibration import Calibrator as Calibrator
     from sparsejax.models.sparse_inference.calibration import calibrate as calibrate
     from sparsejax.models.sparse_inference.calibration import fit_low_rank as fit_low_rank
-    from sparsejax.models.sparse_inference.coactivation import coactivation_order as coactivation_order
     from sparsejax.models.sparse_inference.compensation import Compensation as Compensation
     from sparsejax.models.sparse_inference.compensation import compensation_errors as compensation_errors
     from sparsejax.models.sparse_inference.compensation import fit_compensation as fit_compensation
@@ -115,7 +115,6 @@ _HOMES = {
     "StoredLlama": "store_llama",
     "Tokenizer": "tokenizer",
     "calibrate": "calibration",
-    "coactivation_order": "coactivation",
     "collect_ffn_inputs": "llama_observe",
     "compensation_errors": "compensation",
     "ffn_weights": "llama_observe",

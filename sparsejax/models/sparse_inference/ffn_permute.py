@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.models.sparse_inference.coactivation import check_order
 from sparsejax.ops.sparse_ffn import FFNWeights, map_neurons
+from sparsejax.ops.sparse_ffn.coactivation import check_order
 
 
 def permute_ffn(weights: FFNWeights, order: Any) -> FFNWeights:

@@ -18,10 +18,11 @@ from sparsejax.models.sprout.losses import distillation_loss, load_balance_loss,
 from sparsejax.models.sprout.mlm import MaskingRule, mask_tokens, mlm_accuracy, mlm_apply, mlm_loss
 from sparsejax.models.sprout.model import RouterStatistics, SproutLM, SproutOutput
 from sparsejax.models.sprout.neurons import least_used, most_used, neuron, output_neuron
-from sparsejax.models.sprout.permute import coactivation_order, permute_neurons
+from sparsejax.models.sprout.permute import permute_neurons
 from sparsejax.models.sprout.quality import ffn_quality, logit_quality
 from sparsejax.models.sprout.routing import with_block_router
 from sparsejax.models.sprout.schedule import bucketed_sparsity_schedule, sparsity_schedule, traced_top_k
+from sparsejax.ops.sparse_ffn.coactivation import coactivation_order
 
 __all__ = [
     "DeepSets",

@@ -13,6 +13,7 @@ import numpy as np
 from sparsejax.checkpoint.errors import MissingKeyError, shown
 from sparsejax.models.sprout.config import RouterKind, SproutFFNConfig
 from sparsejax.models.sprout.routing import low_rank_basis, pooled
+from sparsejax.ops.sparse_ffn.coactivation import check_order
 
 Storage = Literal["torch", "flax"]
 
@@ -88,7 +89,7 @@ def convert_dense(
         use_bias=bool(biases),
     )
     if order is not None:
-        places = _permutation(order, d_ff)
+        places = check_order(order, d_ff)
         w_in, w_out = w_in[places], w_out[places]
         biases |= {"b_in": biases["b_in"][places]} if biases else {}
     return config, {"w_in": w_in, "w_out": w_out, **biases, "router": _router(config, w_in)}
@@ -176,13 +177,6 @@ def _router(config: SproutFFNConfig, w_in: jax.Array) -> dict[str, jax.Array]:
     if config.router == "block":
         return {"kernel": pooled(w_in.T, config.block_size)}
     return {"kernel": w_in.T}
-
-
-def _permutation(order: Any, d_ff: int) -> np.ndarray:
-    order = np.asarray(order)
-    if order.shape != (d_ff,) or not np.array_equal(np.sort(order), np.arange(d_ff)):
-        raise ValueError(f"order must hold each of 0 to {d_ff - 1} once")
-    return order
 
 
 def _array(value: Any) -> jax.Array:

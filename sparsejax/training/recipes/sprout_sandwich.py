@@ -19,8 +19,9 @@ import numpy as np
 from sparsejax.models.sprout import SproutConfig, SproutLM
 from sparsejax.models.sprout.mlm import MaskingRule, mask_tokens, mlm_loss
 from sparsejax.models.sprout.oracle import activations, oracle_scores
-from sparsejax.models.sprout.permute import coactivation_order, layer_strengths, permute_neurons
+from sparsejax.models.sprout.permute import layer_strengths, permute_neurons
 from sparsejax.models.sprout.routing import pooled
+from sparsejax.ops.sparse_ffn.coactivation import coactivation_order
 from sparsejax.training.cross_entropy import TokenLoss
 from sparsejax.training.gradient_step import GradientState, called_steps, gradient_step, start_state
 from sparsejax.training.optimizer import adamw

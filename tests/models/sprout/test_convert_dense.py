@@ -97,7 +97,7 @@ def test_layers_of_a_torch_encoder_and_of_gpt2():
         ((W1, W2), {"storage": "jax"}, "storage='jax' is not known"),
         ((W1, W2), {"router": "mlp"}, "'mlp' must be trained"),
         ((W1, W2), {"router": "block", "block_size": 5}, "do not divide into blocks of 5"),
-        ((W1, W2), {"order": np.zeros(12, int)}, "each of 0 to 11 once"),
+        ((W1, W2), {"order": np.zeros(12, int)}, "no permutation of its 12 neurons"),
         ((W1, W2), {"activation": "swoosh"}, "activation 'swoosh'"),
     ],
 )

@@ -10,12 +10,8 @@ import numpy as np
 import pytest
 
 from sparsejax.models.sprout import DeepSets, SproutConfig, SproutFFN, SproutFFNConfig, SproutLM
-from sparsejax.models.sprout.permute import (
-    coactivation_order,
-    layer_strengths,
-    permute_neurons,
-)
-from sparsejax.ops.sparse_ffn.block_strength import strength_kept
+from sparsejax.models.sprout.permute import layer_strengths, permute_neurons
+from sparsejax.ops.sparse_ffn.coactivation import coactivation_order
 from tests.draws import normal
 
 D, F, BLOCK = 8, 24, 4
@@ -91,22 +87,6 @@ def test_logits_of_a_language_model_stay():
     close(after, before)
 
 
-def test_hidden_clusters_are_found():
-    rng = np.random.default_rng(0)
-    clusters, size, tokens = 8, 4, 400
-    on = np.zeros((tokens, clusters))
-    for row in on:
-        row[rng.choice(clusters, 2, replace=False)] = 1
-    hidden_in = rng.permutation(clusters * size)
-    strengths = (np.repeat(on, size, axis=1) + 0.1) * rng.uniform(0.5, 1.5, (tokens, clusters * size))
-    shuffled = strengths[:, hidden_in]
-    order = coactivation_order(shuffled, size)
-    assert np.array_equal(np.sort(order), np.arange(clusters * size))
-    kept = [strength_kept(each, size, 2) for each in (strengths, shuffled, shuffled[:, order])]
-    assert kept[1] < 0.6 * kept[0]
-    assert kept[2] == pytest.approx(kept[0], rel=1e-12)
-
-
 def test_a_block_oracle_keeps_more_of_the_output():
     """Neurons that share directions, shuffled: once together, the best blocks give more of the output."""
     rng = np.random.default_rng(1)
@@ -134,29 +114,9 @@ def test_a_block_oracle_keeps_more_of_the_output():
     assert after > before + 0.1
 
 
-@pytest.mark.parametrize(
-    ("strengths", "size", "said"),
-    [
-        (np.ones(3), 2, "finite matrix"),
-        (np.full((2, 4), np.nan), 2, "finite matrix"),
-        (-np.ones((2, 4)), 2, "without negative values"),
-        (np.ones((2, 4)), 0, "block_size must be at least 1"),
-    ],
-)
-def test_bad_strengths_are_refused(strengths, size, said):
-    with pytest.raises(ValueError, match=said):
-        coactivation_order(strengths, size)
-
-
 def test_bad_orders_are_refused():
     _, params = ffn_of()
     with pytest.raises(ValueError, match="no permutation of its 24 neurons"):
         permute_neurons(params, np.zeros(F, int))
     with pytest.raises(ValueError, match="there are 1 orders; the network has 2 layers"):
         permute_neurons({"layer_0": {"ffn": params}, "layer_1": {"ffn": params}}, [ORDER])
-
-
-def test_blocks_of_uneven_size_and_equal_neurons_give_an_order():
-    for neurons, size in ((5, 2), (3, 8), (4, 1)):
-        order = coactivation_order(np.ones((2, neurons)), size)
-        assert np.array_equal(np.sort(order), np.arange(neurons))

@@ -1,18 +1,13 @@
-"""Neurons that act together come side by side, and the function stays the same."""
+"""Neurons that act together come side by side, however the blocks are made."""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.models.sparse_inference.coactivation import check_order, coactivation_order
-from sparsejax.models.sparse_inference.ffn_permute import permute_blocks, permute_ffn, permute_predictor
-from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
-from sparsejax.models.sparse_inference.predictor_exact import Dense
-from sparsejax.ops.sparse_ffn import FFNWeights, dense_ffn
+from sparsejax.ops.sparse_ffn import coactivation
 from sparsejax.ops.sparse_ffn.block_strength import strength_kept
+from sparsejax.ops.sparse_ffn.coactivation import check_order, coactivation_order
 
 
 def _planted(groups, size, samples=200):
@@ -30,7 +25,15 @@ def test_the_strength_kept_of_no_blocks_and_of_no_strength():
     assert strength_kept(np.zeros((2, 4)), 2, 1) == strength_kept(np.zeros((0, 4)), 2, 1) == 1
 
 
-def test_planted_groups_are_found():
+@pytest.fixture(params=["pairwise", "halved"])
+def way(request, monkeypatch):
+    """Both ways to make blocks, whatever the number of neurons."""
+    if request.param == "halved":
+        monkeypatch.setattr(coactivation, "PAIRWISE", 0)
+    return request.param
+
+
+def test_planted_groups_are_found(way):
     strengths, group_of = _planted(24, 8)
     order = coactivation_order(strengths, 8)
     blocks = group_of[order].reshape(-1, 8)
@@ -38,7 +41,7 @@ def test_planted_groups_are_found():
     assert strength_kept(strengths[:, order], 8, 6) > strength_kept(strengths, 8, 6) + 0.3
 
 
-def test_hot_neurons_come_first():
+def test_hot_neurons_come_first(way):
     strengths, _ = _planted(6, 4)
     strengths[:, [3, 11, 17]] = 1.0
     order = coactivation_order(np.where(strengths > 0.05, strengths, 0), 4, hot=3)
@@ -52,45 +55,45 @@ def test_units_stay_together():
     assert check_order(order, 64, unit=4).shape == (64,)
     with pytest.raises(ValueError, match="tears apart blocks of 4 neurons"):
         check_order(coactivation_order(strengths, 16), 64, unit=4)
-    moved = permute_blocks({"codes": jnp.arange(16)}, order, unit=4)["codes"]
-    np.testing.assert_array_equal(moved, order[::4] // 4)
 
 
-def test_the_last_block_may_be_shorter():
+def test_the_last_block_may_be_shorter(way):
     strengths, _ = _planted(5, 4)
     order = coactivation_order(strengths[:, :18], 4)
     assert sorted(order.tolist()) == list(range(18))
-    assert coactivation_order(np.zeros((3, 5)), 2).shape == (5,)
+    for neurons, size in ((5, 2), (3, 8), (4, 1)):
+        for equal in (np.zeros((2, neurons)), np.ones((2, neurons))):
+            assert sorted(coactivation_order(equal, size).tolist()) == list(range(neurons))
 
 
-def test_outputs_and_scores_stay_the_same():
-    keys = iter(jax.random.split(jax.random.key(0), 9))
-    draw = lambda *shape: jax.random.normal(next(keys), shape)  # noqa: E731
-    weights = FFNWeights(draw(12, 4), draw(12, 3), draw(12, 4), draw(12), draw(12), draw(3))
-    order = np.random.default_rng(0).permutation(12)
-    inputs, moved = draw(5, 4), permute_ffn(weights, order)
-    outputs, wanted = (dense_ffn(inputs, each, activation="swiglu") for each in (moved, weights))
-    np.testing.assert_allclose(outputs, wanted, atol=1e-5)
-    for predictor in (
-        LowRankPredictor(draw(2, 4), draw(12, 2), jnp.arange(12.0)),
-        MLPPredictor.init(jax.random.key(3), 4, 12, rank=2),
-    ):
-        scores = permute_predictor(predictor, order).scores(inputs)
-        np.testing.assert_allclose(scores, predictor.scores(inputs)[:, order], rtol=1e-6)
+def test_hidden_clusters_are_found():
+    rng = np.random.default_rng(0)
+    clusters, size, tokens = 8, 4, 400
+    on = np.zeros((tokens, clusters))
+    for row in on:
+        row[rng.choice(clusters, 2, replace=False)] = 1
+    hidden_in = rng.permutation(clusters * size)
+    strengths = (np.repeat(on, size, axis=1) + 0.1) * rng.uniform(0.5, 1.5, (tokens, clusters * size))
+    shuffled = strengths[:, hidden_in]
+    order = coactivation_order(shuffled, size)
+    kept = [strength_kept(each, size, 2) for each in (strengths, shuffled, shuffled[:, order])]
+    assert kept[1] < 0.6 * kept[0]
+    assert kept[2] == pytest.approx(kept[0], rel=1e-12)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: coactivation_order(np.ones(3), 2), "finite matrix"),
+        (lambda: coactivation_order(np.full((2, 4), np.nan), 2), "finite matrix"),
         (lambda: coactivation_order(-np.ones((2, 4)), 2), "without negative values"),
         (lambda: coactivation_order(np.ones((2, 4)), 0), "unit 1 must divide block_size 0"),
         (lambda: coactivation_order(np.ones((2, 6)), 4, unit=4), "unit 4 must divide"),
         (lambda: coactivation_order(np.ones((2, 4)), 2, hot=5), "hot must be 0 to 4"),
         (
-            lambda: permute_ffn(FFNWeights(jnp.ones((3, 2)), jnp.ones((3, 2))), [0, 0, 1]),
-            "no permutation of 3",
+            lambda: check_order([0, 0, 1], 3, of="layer_1"),
+            "order of layer_1 is no permutation of its 3 neurons",
         ),
-        (lambda: permute_predictor(Dense(3), [0, 1, 2]), "a Dense is not permuted"),
     ],
 )
 def test_refused(call, message):
