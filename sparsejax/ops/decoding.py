@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.ops.counts import check_count
 from sparsejax.ops.prompts import Prompts
 from sparsejax.ops.sampling import Rules, sample
 from sparsejax.typing import Logits, RowTokens, SeenTokens
@@ -64,8 +65,7 @@ def check_counts(**counts: Any) -> None:
       >>> check_counts(max_new_tokens=5)
     """
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
+        check_count(name, count.item() if isinstance(count, np.integer) else count, 1)
 
 
 def begin(logits: Logits, state: Any, prompts: Prompts, rules: Rules, max_new_tokens: int) -> Progress:

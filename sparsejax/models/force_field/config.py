@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sparsejax.ops.counts import check_count
+
 Variant = Literal["cartesian", "equivariant"]
 """How vector features mix: by a 3 x 3 matrix on x, y, z as published, or channel by channel."""
 
@@ -52,9 +54,7 @@ class ForceFieldConfig:
     def __post_init__(self):
         """Check the sizes."""
         for name in _COUNTS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, not {value!r}")
+            check_count(name, getattr(self, name), 1)
         if self.hidden_dim % 4:
             raise ValueError(f"hidden_dim must be a multiple of 4, not {self.hidden_dim}")
         if not (isinstance(self.cutoff, int | float) and math.isfinite(self.cutoff) and self.cutoff > 0):

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sparsejax.models.sparse_inference.calibrate_solve import Formula
-from sparsejax.models.sparse_inference.config import SparsityConfig, check_count, check_rank
+from sparsejax.models.sparse_inference.config import SparsityConfig, check_rank
 from sparsejax.models.sparse_inference.strength import Strength, check_strength
+from sparsejax.ops.counts import check_count
 from sparsejax.ops.sparse_ffn import GATED_ACTIVATIONS
 
 Kind = Literal["low-rank", "mlp", "gate"]

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.models.sparse_inference.config import check_count
 from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
+from sparsejax.ops.counts import check_count
 from sparsejax.ops.quantized import QuantizedTensor
 from sparsejax.ops.sparse_ffn import top_k_mask
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sparsejax.ops.counts import check_count
 from sparsejax.ops.sparse_ffn import ACTIVATIONS, GATED_ACTIVATIONS
 
 CacheStrategy = Literal["lru", "lfu", "fifo", "none"]
@@ -29,19 +30,6 @@ def check_strategy(strategy: Any) -> None:
     """
     if strategy not in get_args(CacheStrategy):
         raise ValueError(f"no cache strategy {strategy!r}; choose one of {get_args(CacheStrategy)}")
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    """Refuse what is no whole number, or too small a one.
-
-    Raises:
-      ValueError: names it.
-
-    Example:
-      >>> check_count("top_k", 3, 1)
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def _check_share(name: str, value: Any) -> None:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.models.sparse_inference.config import SparsityConfig, check_count
+from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.crossover import Path
+from sparsejax.ops.counts import check_count
 from sparsejax.ops.sparse_ffn import top_k_mask
 
 

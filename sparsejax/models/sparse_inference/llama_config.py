@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sparsejax.models.sparse_inference.config import check_count
 from sparsejax.models.sparse_inference.rope import RopeConfig
+from sparsejax.ops.counts import check_count
 from sparsejax.ops.sparse_ffn import check_activation
 
 Architecture = Literal["llama", "mistral", "qwen2"]

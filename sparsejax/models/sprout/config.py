@@ -7,17 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sparsejax.ops.counts import check_count
 from sparsejax.ops.sparse_ffn import ACTIVATIONS
 
 RouterKind = Literal["linear", "mlp", "low_rank", "block", "mlp_block"]
 RouterInit = Literal["w_in", "random"]
 Mixer = Literal["published", "off", "always"]
 Path = Literal["auto", "masked", "gather", "block"]
-
-
-def _check_at_least(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -38,8 +34,8 @@ class DeepSets:
 
     def __post_init__(self):
         """Refuse sizes below one."""
-        _check_at_least("d_neuron", self.d_neuron, 1)
-        _check_at_least("d_hidden", self.d_hidden, 1)
+        check_count("d_neuron", self.d_neuron, 1)
+        check_count("d_hidden", self.d_hidden, 1)
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class SproutFFNConfig:
     def __post_init__(self):
         """Refuse what no FFN can be."""
         for name in ("d_model", "d_ff", "router_rank", "block_size"):
-            _check_at_least(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1)
         if self.router not in get_args(RouterKind):
             raise ValueError(f"router {self.router!r} is not one of {get_args(RouterKind)}")
         if self.router_init not in get_args(RouterInit):
@@ -94,11 +90,11 @@ class SproutFFNConfig:
         if self.selects_blocks and self.d_ff % self.block_size:
             raise ValueError(f"{self.d_ff} neurons do not divide into blocks of {self.block_size}")
         if self.mixer_hidden is not None:
-            _check_at_least("mixer_hidden", self.mixer_hidden, 2)
+            check_count("mixer_hidden", self.mixer_hidden, 2)
         if self.deep_sets is not None and (self.mixer_hidden is not None or self.use_bias):
             raise ValueError("a DeepSets FFN has neither a mixer nor biases of neurons")
         if self.sparse_k is not None:
-            _check_at_least("sparse_k", self.sparse_k, 0)
+            check_count("sparse_k", self.sparse_k, 0)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
 
@@ -173,7 +169,7 @@ class SproutConfig:
     def __post_init__(self):
         """Refuse what no network can be."""
         for name in ("vocab_size", "n_heads", "n_layers", "max_len"):
-            _check_at_least(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1)
         _ = self.ffn  # checks the rest
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} does not divide into n_heads={self.n_heads} heads")

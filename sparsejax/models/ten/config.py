@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sparsejax.ops.counts import check_count
+
 Variant = Literal["paper", "seed", "modern"]
 PositionKind = Literal["learned", "sinusoidal", "none"]
 Init = Literal["ring", "legacy"]
@@ -20,11 +22,6 @@ Stack = Literal["short", "long", "both"]
 def _check_choice(name: str, value: Any, known: Any) -> None:
     if value not in get_args(known):
         raise ValueError(f"{name} {value!r} is not one of {get_args(known)}")
-
-
-def _check_at_least(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,8 @@ class EigenstateLayer:
         for name, known in (("projection", Projection), ("coupling", Coupling), ("activation", Activation)):
             _check_choice(name, getattr(self, name), known)
         for name in ("band_gates", "short_conv", "anticausal_chunk"):
-            _check_at_least(name, getattr(self, name), 0)
-        _check_at_least("attention_window", self.attention_window, 1)
+            check_count(name, getattr(self, name), 0)
+        check_count("attention_window", self.attention_window, 1)
         if (self.projection == "eigenvectors") != (self.coupling == "scaled"):
             raise ValueError("projection 'eigenvectors' goes with coupling 'scaled', and only with it")
         if self.projection == "eigenvectors" and (self.selective or self.short_conv or self.memory):
@@ -149,7 +146,7 @@ class TemporalEigenstateConfig:
         for name, known in (("variant", Variant), ("pos_emb_type", PositionKind), ("init", Init)):
             _check_choice(name, getattr(self, name), known)
         for name in _COUNTS:
-            _check_at_least(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1)
         if not (math.isfinite(self.ffn_multiplier) and self.ffn_size >= 1):
             raise ValueError(f"ffn_multiplier must give at least one hidden unit, not {self.ffn_multiplier}")
         if not 0 <= self.dropout < 1:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sparsejax.ops.counts import check_count
+
 LayerKind = Literal["sparse", "masked", "dense"]
 Activation = Literal["tanh", "linear", "relu", "sign"]
 WeightFormat = Literal["float", "int8"]
@@ -41,12 +43,11 @@ class Layer:
             raise ValueError(f"activation {self.activation!r} is not one of {get_args(Activation)}")
         if self.weights not in get_args(WeightFormat):
             raise ValueError(f"weights {self.weights!r} is not one of {get_args(WeightFormat)}")
-        if self.features < 1:
-            raise ValueError(f"a layer needs at least one neuron, not {self.features}")
+        check_count("features", self.features, 1)
         if (self.kind == "sparse") != (self.fan_in is not None):
             raise ValueError("fan_in belongs to sparse layers, and they need it")
-        if self.fan_in is not None and self.fan_in < 1:
-            raise ValueError(f"fan_in must be at least 1, not {self.fan_in}")
+        if self.fan_in is not None:
+            check_count("fan_in", self.fan_in, 1)
 
     def __repr__(self) -> str:
         """Short: ``sparse(8, 2, tanh)``."""
@@ -93,9 +94,10 @@ class UltraSparseConfig:
 
     def __post_init__(self):
         """Check that every table fits the layer below it."""
+        check_count("input_size", self.input_size, 1)
+        if not self.layers:
+            raise ValueError("a network needs at least one layer")
         width = self.input_size
-        if width < 1 or not self.layers:
-            raise ValueError("a network needs at least one input and one layer")
         for number, layer in enumerate(self.layers):
             if layer.fan_in is not None and layer.fan_in > width and not layer.variable_fan_in:
                 raise ValueError(

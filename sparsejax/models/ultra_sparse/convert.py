@@ -19,6 +19,7 @@ from sparsejax.checkpoint.sizes import shape_of
 from sparsejax.checkpoint.transforms import stored_as, transpose
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig, dense, sparse
 from sparsejax.models.ultra_sparse.fuse import Trained, fuse
+from sparsejax.models.ultra_sparse.inputs import check_inputs
 from sparsejax.models.ultra_sparse.model import UltraSparseNet, forward
 from sparsejax.typing import Params
 
@@ -129,34 +130,6 @@ def check_params(config: UltraSparseConfig, params: Params) -> None:
         if layer.variable_fan_in:
             _check_range(f"the live counts of layer {number}", own["live"], (layer.fan_in or 0) + 1)
         width = layer.features
-
-
-def check_inputs(config: UltraSparseConfig, *inputs: Any, **options: Any) -> None:
-    """Refuse features of the wrong shape or type.
-
-    Raises:
-      ValueError: says what is needed.
-    """
-    if len(inputs) != 1:
-        raise ValueError(f"one array of features is needed, not {len(inputs)} arguments")
-    if unknown := options.keys() - {"features_first"}:
-        raise ValueError(f"apply has no option {shown(unknown)}; ultra-sparse nets take features_first")
-    (features,), features_first = inputs, options.get("features_first", False)
-    if not isinstance(features, np.ndarray | jax.Array):
-        raise ValueError(f"features are a {type(features).__name__}; an array is needed")
-    shape = features.shape
-    needed = (
-        f"({config.input_size}, b)"
-        if features_first
-        else f"(b, {config.input_size}) or ({config.input_size},)"
-    )
-    axis = 0 if features_first else -1
-    if not shape or shape[axis] != config.input_size:
-        raise ValueError(
-            f"features of shape {shape} do not fit: this net reads {needed}; raw x needs expand_input"
-        )
-    if features.dtype.kind not in "iub" and not jnp.issubdtype(features.dtype, jnp.floating):
-        raise ValueError(f"features are {features.dtype}, real numbers are needed")
 
 
 def evaluate(ck: Trained, inputs: Mapping[str, Any]) -> jax.Array:

@@ -15,6 +15,7 @@ from sparsejax.models.ultra_sparse.config import Activation, UltraSparseConfig
 from sparsejax.models.ultra_sparse.evolve.objective import Loss, Objective, objective
 from sparsejax.models.ultra_sparse.trainers import SPARSE_FIT, build_search, trainer_options
 from sparsejax.models.ultra_sparse.watched_run import Progress, run_rounds
+from sparsejax.ops.counts import check_count
 from sparsejax.typing import Params
 
 _ROUNDS, _LAST_POLISH = 300, 1000
@@ -91,7 +92,12 @@ class Recipe:
             raise ValueError(
                 f"inputs_per_neuron={fan_in}, but only {columns} columns vary; leave it at None or lower it"
             )
-        return UltraSparseConfig.fixed_k(columns, self.hidden_size, outputs, fan_in, self.output_activation)
+        hidden, fan_in = (
+            size.item() if isinstance(size, np.integer) else size for size in (self.hidden_size, fan_in)
+        )
+        check_count("hidden_size", hidden, 1)
+        check_count("inputs_per_neuron", fan_in, 1)
+        return UltraSparseConfig.fixed_k(columns, hidden, outputs, fan_in, self.output_activation)
 
 
 class Scaling(NamedTuple):

@@ -343,7 +343,12 @@ def test_every_missing_key_is_named():
     [
         ("embedding.weight", (10, 6), "AmbiguousVariantError", "hidden_dim must be a multiple of 4, not 6"),
         ("embedding.weight", (80,), "CorruptFileError", "2 axes"),
-        ("embedding.weight", (1, 8), "AmbiguousVariantError", "max_z must be a positive integer, not 0"),
+        (
+            "embedding.weight",
+            (1, 8),
+            "AmbiguousVariantError",
+            "max_z must be a whole number of at least 1, not 0",
+        ),
         ("rbf.centers", (0,), "CorruptFileError", "1 axes"),
         ("rbf.widths", (4,), "ShapeError", "'rbf.widths'"),
         ("interactions.0.update.mixing_matrix", (4, 4), "ShapeError", "needs (8, 8)"),

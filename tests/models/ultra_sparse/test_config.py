@@ -27,7 +27,7 @@ def test_the_default_is_the_published_net():
     ("fields", "words"),
     [
         ({"kind": "conv", "features": 3}, "'conv'"),
-        ({"kind": "dense", "features": 0}, "at least one neuron"),
+        ({"kind": "dense", "features": 0}, "features must be a whole number of at least 1"),
         ({"kind": "dense", "features": 3, "fan_in": 2}, "fan_in belongs to sparse"),
         ({"kind": "sparse", "features": 3}, "fan_in belongs to sparse"),
         ({"kind": "sparse", "features": 3, "fan_in": 0}, "at least 1"),
@@ -43,7 +43,7 @@ def test_impossible_layers_are_refused(fields, words):
 @pytest.mark.parametrize(
     ("size", "layers", "words"),
     [
-        (0, (dense(1),), "at least one input"),
+        (0, (dense(1),), "input_size must be a whole number"),
         (4, (), "one layer"),
         (3, (sparse(2, 4), dense(1)), "layer 0 reads 4 inputs per neuron of only 3"),
         (9, (masked(2), sparse(5, 3), dense(1)), "layer 1 reads 3 inputs per neuron of only 2"),
