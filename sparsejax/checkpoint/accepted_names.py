@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sparsejax.checkpoint.errors import AmbiguousVariantError, shown
 
@@ -42,3 +43,22 @@ def check_options(options: Iterable[str], known: Sequence[str]) -> None:
     """
     if unknown := sorted(name for name in options if name not in known):
         raise ValueError(f"apply has no option {shown(unknown)}; it takes {shown(known, _SHOWN) or 'none'}")
+
+
+def check_dropout_key(drops_out: Any, has_key: bool = False) -> None:
+    """Refuse a training call without the key that dropout draws from; `Checkpoint.apply` takes none.
+
+    Args:
+      drops_out: whether the call drops out at random.
+      has_key: whether it was given a key.
+
+    Raises:
+      ValueError: it drops out and has none.
+
+    Example:
+      >>> check_dropout_key(drops_out=False)
+    """
+    if drops_out and not has_key:
+        raise ValueError(
+            'train=True drops out at random and needs a key: use model.apply(..., rngs={"dropout": key})'
+        )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 
 from sparsejax.models.sprout.config import Mixer, Path, SproutFFNConfig
 from sparsejax.models.sprout.deep_sets import DeepSetsFFN
+from sparsejax.models.sprout.inputs import check_choices, check_features, check_top_k, check_top_ks
 from sparsejax.models.sprout.mixer import ManifoldMixer
 from sparsejax.models.sprout.routing import Router
 from sparsejax.models.sprout.selection import Selection, select
@@ -87,9 +87,8 @@ class SproutFFN(nn.Module):
           ValueError: an option is not known, or inputs have another width.
         """
         config = self.config
-        check_options(path, mixer)
-        if inputs.shape[-1] != config.d_model:
-            raise ValueError(f"inputs of shape {inputs.shape} do not fit: (..., {config.d_model}) is needed")
+        check_choices(path, mixer)
+        check_features(config, inputs)
         top_k = resolve_top_k(config, top_k)
         w_in = self.param("w_in", nn.initializers.normal(_STD), (config.d_ff, config.d_model))
         self.sow("intermediates", "ffn_in", inputs)
@@ -191,17 +190,6 @@ class SproutFFN(nn.Module):
         return in_chunks(read, arrays, per_token=size, train=train).reshape(inputs.shape)
 
 
-def check_options(path: str, mixer: str) -> None:
-    """Refuse a path or a use of the mixer that does not exist.
-
-    Raises:
-      ValueError: names those that do.
-    """
-    for name, value, known in (("path", path, get_args(Path)), ("mixer", mixer, get_args(Mixer))):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is not known; give one of {known}")
-
-
 def resolve_top_k(config: SproutFFNConfig, top_k: Any) -> TopK:
     """What a call's ``top_k`` means: None for all neurons.
 
@@ -213,18 +201,11 @@ def resolve_top_k(config: SproutFFNConfig, top_k: Any) -> TopK:
       True
     """
     top_k = config.sparse_k if top_k is None else top_k
+    check_top_k(top_k)
     if top_k is None:
         return None
     if isinstance(top_k, jax.Array | np.ndarray):
-        if top_k.ndim or not jnp.issubdtype(top_k.dtype, jnp.integer):
-            raise ValueError(
-                f"top_k as an array must be one integer, not {top_k.dtype} of shape {top_k.shape}"
-            )
         return jnp.asarray(top_k)
-    if isinstance(top_k, bool | np.bool_) or not hasattr(top_k, "__index__"):
-        raise ValueError(f"top_k must be None or a whole number, not {top_k!r}")
-    if top_k < 0:
-        raise ValueError(f"top_k must be at least 0, not {top_k}")
     return None if top_k >= config.d_ff else operator.index(top_k)
 
 
@@ -236,18 +217,14 @@ def per_layer(top_k: Any, n_layers: int) -> tuple[TopK, ...]:
       n_layers: how many are needed.
 
     Raises:
-      ValueError: there are not so many.
+      ValueError: there are not so many, or one is no number of neurons.
 
     Example:
       >>> per_layer(4, 2), per_layer((4, None), 2)
       ((4, 4), (4, None))
     """
-    is_array = isinstance(top_k, jax.Array | np.ndarray)
-    several = top_k.ndim == 1 if is_array else isinstance(top_k, Sequence) and not isinstance(top_k, str)
-    if not several:
+    if not check_top_ks(top_k, n_layers):
         return (top_k,) * n_layers
-    if len(top_k) != n_layers:
-        raise ValueError(f"top_k has {len(top_k)} entries; the network has {n_layers} layers")
     return tuple(top_k[number] for number in range(n_layers))
 
 

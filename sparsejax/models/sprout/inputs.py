@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.checkpoint.accepted_names import check_options
+from sparsejax.checkpoint.accepted_names import check_dropout_key, check_options
 from sparsejax.checkpoint.errors import shown
 from sparsejax.checkpoint.reference_arrays import FEATURE_NAMES, TOKEN_NAMES, named
 from sparsejax.models.sprout.config import Mixer, Path, SproutConfig, SproutFFNConfig
 from sparsejax.ops.token_ids import check_token_ids
 
 _OPTIONS = ("top_k", "path", "mixer", "train", "straight_through")
-_MODEL_OPTIONS = (*_OPTIONS, "key_padding_mask", "attention_mask", "method")
+_MASKS = ("key_padding_mask", "attention_mask")
+_MODEL_OPTIONS = (*_OPTIONS, *_MASKS, "method")
 
 
 def check_inputs(config: SproutConfig | SproutFFNConfig, *inputs: Any, **options: Any) -> None:
@@ -39,25 +40,23 @@ def check_inputs(config: SproutConfig | SproutFFNConfig, *inputs: Any, **options
     if len(inputs) != 1:
         needed = "array of tokens" if model else "array of inputs"
         raise ValueError(f"one {needed} is needed, options by name, not {len(inputs)} arrays")
-    known = _MODEL_OPTIONS if model else _OPTIONS
-    check_options(options, known)
-    for name, choices in (("path", get_args(Path)), ("mixer", get_args(Mixer))):
-        if name in options and options[name] not in choices:
-            raise ValueError(f"{name}={options[name]!r} is not known; give one of {shown(choices)}")
+    check_options(options, _MODEL_OPTIONS if model else _OPTIONS)
     for name in ("train", "straight_through"):
         if not isinstance(options.get(name, False), bool):
             raise ValueError(f"{name} must be True or False, not {options[name]!r}")
-    if options.get("train") and config.dropout and (model or config.mixer_hidden or config.deep_sets):
-        raise ValueError(
-            'train=True drops out at random and needs a key: use model.apply(..., rngs={"dropout": key})'
-        )
+    random = model or config.mixer_hidden or config.deep_sets
+    check_dropout_key(options.get("train") and config.dropout and random)
+    check_choices(options.get("path", "auto"), options.get("mixer", "published"))
+    top_k = options.get("top_k")
     if not isinstance(config, SproutConfig):
-        _check_features(config, inputs[0])
-        _check_top_k(options.get("top_k"))
+        check_features(config, inputs[0])
+        check_top_k(top_k)
         return
-    _check_tokens(config, inputs[0])
-    _check_top_ks(options.get("top_k"), config.n_layers)
-    _check_masks(options, inputs[0].shape)
+    if isinstance(top_k, list):
+        raise ValueError(f"top_k={top_k} is a list; give a tuple, which can be a static argument")
+    check_tokens(config, inputs[0])
+    check_top_ks(top_k, config.n_layers)
+    check_masks(inputs[0].shape, **{name: options.get(name) for name in _MASKS})
 
 
 def reference_call(
@@ -87,7 +86,37 @@ def reference_call(
     return inputs, options
 
 
-def _check_tokens(config: SproutConfig, tokens: Any) -> None:
+def check_choices(path: Any, mixer: Any) -> None:
+    """Refuse a path or a use of the mixer that does not exist.
+
+    Args:
+      path: of `Path`.
+      mixer: of `Mixer`.
+
+    Raises:
+      ValueError: names those that do.
+
+    Example:
+      >>> check_choices("auto", "off")
+    """
+    for name, value, known in (("path", path, get_args(Path)), ("mixer", mixer, get_args(Mixer))):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is not known; give one of {shown(known)}")
+
+
+def check_tokens(config: SproutConfig, tokens: Any) -> None:
+    """Refuse what are no ids (b, t) of the vocabulary, or more than there are positions.
+
+    Args:
+      config: of the model.
+      tokens: (b, t) of integers.
+
+    Raises:
+      ValueError: says what is needed.
+
+    Example:
+      >>> check_tokens(SproutConfig(vocab_size=5), np.array([[0, 4]]))
+    """
     check_token_ids(tokens, config.vocab_size)
     if tokens.shape[1] > config.max_len:
         raise ValueError(
@@ -95,30 +124,69 @@ def _check_tokens(config: SproutConfig, tokens: Any) -> None:
         )
 
 
-def _check_features(config: SproutFFNConfig, inputs: Any) -> None:
+def check_features(config: SproutFFNConfig, inputs: Any) -> None:
+    """Refuse what are no inputs of a feed-forward part.
+
+    Args:
+      config: of the feed-forward part.
+      inputs: (*b, d) of floats.
+
+    Raises:
+      ValueError: says what is needed.
+
+    Example:
+      >>> check_features(SproutFFNConfig(d_model=8), np.zeros((3, 8), np.float32))
+    """
     if not isinstance(inputs, np.ndarray | jax.Array) or not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise ValueError("inputs must be an array of floating numbers (..., d)")
     if not inputs.ndim or inputs.shape[-1] != config.d_model:
         raise ValueError(f"inputs of shape {inputs.shape} do not fit: (..., {config.d_model}) is needed")
 
 
-def _check_top_ks(top_k: Any, n_layers: int) -> None:
-    """One number for all layers, a tuple of one per layer, or an array of either kind."""
-    if isinstance(top_k, list):
-        raise ValueError(f"top_k={top_k} is a list; give a tuple, which can be a static argument")
-    several = isinstance(top_k, tuple) or (isinstance(top_k, np.ndarray | jax.Array) and top_k.ndim == 1)
+def check_top_ks(top_k: Any, n_layers: int) -> bool:
+    """Refuse what is neither one number of neurons for all layers nor one per layer.
+
+    Args:
+      top_k: None or a whole number, a sequence of such, or an array () or (n_layers,) of integers.
+      n_layers: of the network.
+
+    Returns:
+      whether there is one per layer.
+
+    Raises:
+      ValueError: says what is needed.
+
+    Example:
+      >>> check_top_ks(4, 2), check_top_ks((4, None), 2)
+      (False, True)
+    """
+    is_array = isinstance(top_k, np.ndarray | jax.Array)
+    several = top_k.ndim == 1 if is_array else isinstance(top_k, tuple | list)
     if not several:
-        return _check_top_k(top_k)
+        check_top_k(top_k)
+        return False
     if len(top_k) != n_layers:
         raise ValueError(f"top_k has {len(top_k)} entries; the network has {n_layers} layers")
-    if isinstance(top_k, tuple):
-        for count in top_k:
-            _check_top_k(count)
-        return None
-    return _check_array(top_k)
+    if is_array:
+        _check_array(top_k)
+        return True
+    for count in top_k:
+        check_top_k(count)
+    return True
 
 
-def _check_top_k(top_k: Any) -> None:
+def check_top_k(top_k: Any) -> None:
+    """Refuse what is no number of neurons.
+
+    Args:
+      top_k: None, a whole number, or an integer array ().
+
+    Raises:
+      ValueError: says what is needed.
+
+    Example:
+      >>> check_top_k(np.array(3))
+    """
     if top_k is None:
         return
     if isinstance(top_k, np.ndarray | jax.Array):
@@ -141,19 +209,30 @@ def _check_array(top_k: Any) -> None:
         raise ValueError(f"top_k must be at least 0, not {least}")
 
 
-def _check_masks(options: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-    for name in ("key_padding_mask", "attention_mask"):
-        mask = options.get(name)
+def check_masks(shape: tuple[int, ...], **masks: Any) -> None:
+    """Refuse masks that do not fit the tokens, or whose numbers could mean something else.
+
+    Args:
+      shape: (b, t) of the tokens.
+      masks: ``key_padding_mask`` and ``attention_mask``; None where there is none.
+
+    Raises:
+      ValueError: says what is needed.
+
+    Example:
+      >>> check_masks((1, 2), key_padding_mask=np.array([[False, True]]), attention_mask=None)
+    """
+    for name, mask in masks.items():
         if mask is None:
             continue
         if not isinstance(mask, np.ndarray | jax.Array):
             raise ValueError(f"{name} is a {type(mask).__name__}; an array (b, t) is needed")
         if mask.shape != shape:
             raise ValueError(f"{name} of shape {mask.shape} does not fit tokens of shape {shape}")
-        check_mask(name, mask)
+        _check_mask(name, mask)
 
 
-def check_mask(name: str, mask: Any) -> None:
+def _check_mask(name: str, mask: Any) -> None:
     """Refuse a mask whose numbers could mean something else.
 
     The published model handed its one mask to torch's attention as it was: bool meant True = ignore, floats

@@ -10,9 +10,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from sparsejax.checkpoint.accepted_names import check_dropout_key
 from sparsejax.models.sprout.attention import SelfAttention, padding_mask
 from sparsejax.models.sprout.config import Mixer, Path, SproutConfig
 from sparsejax.models.sprout.ffn import SproutFFN, TopK, per_layer
+from sparsejax.models.sprout.inputs import check_masks, check_tokens
 from sparsejax.models.sprout.norm import layer_norm
 from sparsejax.ops.flat_matmul import flat_matmul
 
@@ -165,7 +167,9 @@ class SproutLM(nn.Module):
         straight_through: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
         """The residual stream after the final norm, and the usage (layers, f) of neurons."""
-        self._check(tokens, train)
+        check_tokens(self.config, tokens)
+        check_masks(tokens.shape, key_padding_mask=key_padding_mask, attention_mask=attention_mask)
+        check_dropout_key(train and self.config.dropout, self.has_rng("dropout"))
         visible = padding_mask(key_padding_mask, attention_mask)
         hidden = self.token_embedding(tokens) + self.position_embedding(jnp.arange(tokens.shape[1]))
         usage = []
@@ -176,15 +180,6 @@ class SproutLM(nn.Module):
             hidden, of_layer = layer(hidden, visible, traced, options)
             usage.append(of_layer)
         return self.final_norm(hidden), jnp.stack(usage)
-
-    def _check(self, tokens: jax.Array, train: bool) -> None:
-        length, longest = tokens.shape[-1], self.config.max_len
-        if tokens.ndim != 2:
-            raise ValueError(f"tokens of shape {tokens.shape} do not fit: (b, t) is needed")
-        if length > longest:
-            raise ValueError(f"{length} tokens; the position table has max_len={longest}: shorten the text")
-        if train and self.config.dropout and not self.has_rng("dropout"):
-            raise ValueError('train=True drops out at random and needs rngs={"dropout": key}')
 
 
 class Head(nn.Module):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.checkpoint.accepted_names import check_options
+from sparsejax.checkpoint.accepted_names import check_dropout_key, check_options
 from sparsejax.checkpoint.errors import shown
 from sparsejax.models.ten.config import Stack, TemporalEigenstateConfig
 from sparsejax.models.ten.state import check_state
@@ -43,15 +43,41 @@ def check_inputs(config: TemporalEigenstateConfig, *inputs: Any, **options: Any)
     if twice := given.keys() & options.keys():
         raise ValueError(f"{shown(sorted(twice))} is given twice")
     check_options(options, _OPTIONS)
+    check_dropout_key(options.get("train") and config.dropout)
     given |= options
-    tokens, state, segment_ids = given["tokens"], given.get("state"), given.get("segment_ids")
+    check_call(
+        config, given["tokens"], given.get("state"), given.get("segment_ids"), stack=given.get("stack")
+    )
+
+
+def check_call(
+    config: TemporalEigenstateConfig,
+    tokens: Any,
+    state: Any = None,
+    segment_ids: Any = None,
+    *,
+    stack: Any = None,
+) -> None:
+    """Refuse what the network cannot compute; it asks so itself, whoever calls it.
+
+    Args:
+      config: of the network.
+      tokens: (b, t) of integers or embedded inputs (b, t, d) of floats.
+      state: of the call before, or None.
+      segment_ids: (b, t) of integers, or None.
+      stack: of a network with two, or None.
+
+    Raises:
+      ValueError: says what is needed.
+
+    Example:
+      >>> check_call(TemporalEigenstateConfig(vocab_size=5), np.array([[0, 4]]))
+    """
     _check_tokens(config, tokens)
     batch, steps = tokens.shape[:2]
     if segment_ids is not None:
         _check_segments(segment_ids, (batch, steps))
-    _check_stack(config, given.get("stack"))
-    if given.get("train") and config.dropout:
-        raise ValueError("train=True drops out at random and needs a key: use model.apply(..., rngs=...)")
+    _check_stack(config, stack)
     if not config.streams and (state is not None or segment_ids is not None):
         raise ValueError(
             "this network cannot be streamed or packed: inside a chunk it looks ahead (a published bug); "
@@ -59,6 +85,8 @@ def check_inputs(config: TemporalEigenstateConfig, *inputs: Any, **options: Any)
         )
     if state is not None:
         check_state(config, state, batch)
+        if config.long_layer is not None and stack not in (None, state.stack):
+            raise ValueError(f"the state carries stack {state.stack!r}, not {stack!r}; start with state=None")
     if config.pos_emb_type != "none":
         _check_positions(config, steps, state, segment_ids)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from sparsejax.models.ten import init as initial
 from sparsejax.models.ten.config import Stack, TemporalEigenstateConfig
 from sparsejax.models.ten.eigenstates import Evolution, Pair
+from sparsejax.models.ten.inputs import check_call
 from sparsejax.models.ten.layers import Context, EigenstateBlock, LayerOutput, layer_norm
 from sparsejax.models.ten.positions import sinusoidal_init
 from sparsejax.models.ten.resonance import ResonanceBlock
@@ -169,7 +170,7 @@ class TemporalEigenstateNetwork(nn.Module):
         backend: RecurrenceBackend,
     ) -> tuple[dict[str, list[LayerOutput]], jax.Array]:
         """Outputs of all layers by stack, and the positions (b, t)."""
-        _check_tokens(self.config, tokens, state, segment_ids)
+        check_call(self.config, tokens, state, segment_ids, stack=stack)
         batch, steps = tokens.shape[:2]
         all_stacks: Stack = "both" if self.config.long_layer else "short"
         stack = all_stacks if self.is_initializing() else _stack(self.config, steps, state, stack)
@@ -262,34 +263,7 @@ def _stack(
     config: TemporalEigenstateConfig, steps: int, state: TenState | None, stack: Stack | None
 ) -> Stack:
     if config.long_layer is None:
-        if stack not in (None, "short"):
-            raise ValueError(f"stack={stack!r} needs a network with two stacks")
         return "short"
     if state is not None:
-        if stack not in (None, state.stack):
-            raise ValueError(f"the state carries stack {state.stack!r}, not {stack!r}; start with state=None")
         return state.stack
     return stack or ("long" if steps > config.context_threshold else "short")
-
-
-def _check_tokens(
-    config: TemporalEigenstateConfig,
-    tokens: jax.Array,
-    state: TenState | None,
-    segment_ids: jax.Array | None,
-) -> None:
-    floating = jnp.issubdtype(tokens.dtype, jnp.floating)
-    if tokens.ndim != (3 if floating else 2) or (floating and tokens.shape[-1] != config.dim):
-        raise ValueError(
-            f"tokens must be integer ids (batch, time) or embeddings (batch, time, {config.dim}), "
-            f"not {tokens.dtype} of shape {tokens.shape}"
-        )
-    if tokens.shape[1] == 0:
-        raise ValueError("an empty sequence: give at least one token per row")
-    if segment_ids is not None and segment_ids.shape != tokens.shape[:2]:
-        raise ValueError(f"segment_ids has shape {segment_ids.shape}, the tokens {tokens.shape[:2]}")
-    if not config.streams and (state is not None or segment_ids is not None):
-        raise ValueError(
-            "this network looks ahead inside a chunk (a published bug): it takes no state and no segments; "
-            "import the file without its legacy variant"
-        )

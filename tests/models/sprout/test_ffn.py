@@ -146,7 +146,7 @@ def test_16_bit_products_with_scores_and_selection_in_float32():
         ({"top_k": 1.5}, "whole number, not 1.5"),
         ({"top_k": True}, "whole number, not True"),
         ({"top_k": jnp.ones(2, int)}, r"shape \(2,\)"),
-        ({"top_k": jnp.ones(())}, "not float32"),
+        ({"top_k": jnp.ones(())}, "array of float32; integers"),
     ],
 )
 def test_what_cannot_be_is_refused(options, words):

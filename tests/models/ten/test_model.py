@@ -142,7 +142,7 @@ def test_legacy_chunks_look_ahead_and_have_no_state():
     before, after = (run(model, params, ids) for ids in (TOKENS, TOKENS.at[:, 5].set(0)))
     assert before.state is None
     assert worst(before.logits[:, 0], after.logits[:, 0]) > 1e-6
-    with pytest.raises(ValueError, match="takes no state"):
+    with pytest.raises(ValueError, match="cannot be streamed or packed"):
         model.apply({"params": params}, TOKENS, segment_ids=TOKENS)
     with pytest.raises(ValueError, match="has no state"):
         initial_state(config, 2)
@@ -252,8 +252,8 @@ def test_calls_that_cannot_be_right_are_refused():
     variables = {"params": jax.eval_shape(model.init, jax.random.key(0), TOKENS)["params"]}
     calls = {
         "an empty sequence": (TOKENS[:, :0],),
-        "integer ids": (TOKENS[0],),
-        "segment_ids has shape": (TOKENS, None, TOKENS[:, :4]),
+        "is needed": (TOKENS[0],),
+        "segment_ids of shape": (TOKENS, None, TOKENS[:, :4]),
     }
     for message, inputs in calls.items():
         with pytest.raises(ValueError, match=message):
