@@ -115,7 +115,6 @@ class BucketedBatches:
         self._dataset, self._cutoff, self._own, self._dtype = dataset, cutoff, own, dtype
         self._seed, self._shuffle, self._references = seed, shuffle, reference_energies
         self._edges: list[EdgeList | None] = []
-        self._stresses = 0
         atoms, edges = self._look_through()
         least = batch_size if max_atoms is None else min(batch_size, max(1, max_atoms // int(atoms.max())))
         self._buckets = [
@@ -170,11 +169,6 @@ class BucketedBatches:
         return tuple(bucket.capacity for bucket in self._buckets)
 
     @property
-    def has_stress(self) -> bool:
-        """Whether any structure has a stress label: worth predicting stress for."""
-        return self._stresses > 0
-
-    @property
     def padding(self) -> float:
         """Share of the atoms of an epoch that is padding."""
         padded = sum(bucket.batches * self.shards * bucket.capacity.nodes for bucket in self._buckets)
@@ -189,7 +183,6 @@ class BucketedBatches:
             self._edges.append(edges if held <= _HELD_EDGES else None)
             atoms.append(sample.structure.num_atoms)
             counts.append(edges.num_edges)
-            self._stresses += sample.stress is not None
         self._num_atoms = sum(atoms)
         return np.array(atoms), np.array(counts)
 

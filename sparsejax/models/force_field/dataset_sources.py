@@ -15,7 +15,7 @@ from sparsejax.checkpoint.replace_file import replaced
 from sparsejax.models.force_field.dataset import LabelledStructure
 from sparsejax.models.force_field.dataset_errors import DatasetError
 from sparsejax.models.force_field.dataset_writer import DatasetWriter, WriteMode
-from sparsejax.models.force_field.structure import as_structure
+from sparsejax.models.force_field.structure import as_atoms, as_structure
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 """Of data sets; in any case."""
@@ -140,11 +140,9 @@ def to_atoms(sample: LabelledStructure) -> Any:
     Raises:
       ModuleNotFoundError: ase is missing (extra ``force-field``).
     """
-    from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    structure = sample.structure
-    atoms = Atoms(structure.species, structure.positions, cell=structure.cell, pbc=structure.pbc)
+    atoms = as_atoms(sample.structure)
     labels = {"energy": sample.energy, "forces": np.asarray(sample.forces, np.float64)}
     if sample.stress is not None:
         labels["stress"] = sample.stress

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparsejax.models.force_field.force_metrics import angular_errors
+from sparsejax.models.force_field.force_metrics import angular_errors, checked_forces
 from sparsejax.models.force_field.structure import SYMBOLS
 
 MAGNITUDES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf)
@@ -75,7 +75,7 @@ def errors_by_element(
       >>> [(group.name, group.atoms, round(group.rmse, 3)) for group in groups]
       [('H', 2, 1.225), ('O', 1, 0.0)]
     """
-    found, truth = _checked(predicted, reference)
+    found, truth = checked_forces(predicted, reference)
     numbers = np.asarray(species)
     if numbers.shape != found.shape[:1]:
         raise ValueError(f"species must be {found.shape[:1]} atomic numbers, not of shape {numbers.shape}")
@@ -105,7 +105,7 @@ def errors_by_magnitude(
       >>> [group.name for group in errors_by_magnitude([[0.0, 0, 0]] * 2, [[0.2, 0, 0], [40.0, 0, 0]])]
       ['0.1 to 0.3', 'above 10']
     """
-    found, truth = _checked(predicted, reference)
+    found, truth = checked_forces(predicted, reference)
     place = np.digitize(np.linalg.norm(truth, axis=1), np.asarray(borders)[1:-1])
     return tuple(
         _group(_between(borders[number], borders[number + 1]), found[place == number], truth[place == number])
@@ -157,10 +157,3 @@ def _group(name: str, found: NDArray[np.float64], truth: NDArray[np.float64]) ->
 
 def _between(low: float, high: float) -> str:
     return f"above {low:g}" if np.isinf(high) else f"{low:g} to {high:g}"
-
-
-def _checked(predicted: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    found, truth = np.asarray(predicted, np.float64), np.asarray(reference, np.float64)
-    if found.shape != truth.shape or found.ndim != 2 or found.shape[1] != 3 or not len(found):
-        raise ValueError(f"forces must be (n, 3) alike on both sides, not {found.shape} and {truth.shape}")
-    return found, truth

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_DIRECTED = 1e-6  # eV/A: shorter forces have no direction, and nothing is relative to them
+DIRECTED = 1e-6
+"""eV/A; shorter forces have no direction, and nothing is relative to them."""
+
 _PERCENTILES = (50, 75, 90, 95)
 
 RMSE_LIMIT, MAE_LIMIT, ANGLE_LIMIT, R_SQUARED_LIMIT = 0.2, 0.15, 15.0, 0.9
@@ -54,10 +56,10 @@ def force_metrics(predicted: ArrayLike, reference: ArrayLike) -> dict[str, float
 
     Source: specs/force_field.md section 6.
     """
-    found, truth = _checked(predicted, reference)
+    found, truth = checked_forces(predicted, reference)
     errors = found - truth
     lengths, true_lengths = np.linalg.norm(found, axis=-1), np.linalg.norm(truth, axis=-1)
-    length_errors, sized = np.abs(lengths - true_lengths), true_lengths > _DIRECTED
+    length_errors, sized = np.abs(lengths - true_lengths), true_lengths > DIRECTED
     cosines = _cosines(found, truth)
     angles = np.degrees(np.arccos(cosines))
     metrics = {
@@ -90,7 +92,7 @@ def force_errors_by_atom(predicted: ArrayLike, reference: ArrayLike) -> AtomForc
       >>> force_errors_by_atom([[1.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]]).angular_error.round(3)
       array([45.])
     """
-    found, truth = _checked(predicted, reference)
+    found, truth = checked_forces(predicted, reference)
     shape, errors = np.shape(predicted)[:-1], found - truth
     directed = _directed(found, truth)
     angles = np.zeros(len(found))
@@ -117,7 +119,7 @@ def angular_errors(predicted: ArrayLike, reference: ArrayLike) -> NDArray[np.flo
       >>> angular_errors([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
       array([90.])
     """
-    return np.degrees(np.arccos(_cosines(*_checked(predicted, reference))))
+    return np.degrees(np.arccos(_cosines(*checked_forces(predicted, reference))))
 
 
 def pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -127,7 +129,22 @@ def pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     return float((first * second).sum() / scale) if scale > 0 else np.nan
 
 
-def _checked(predicted: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def checked_forces(
+    predicted: ArrayLike, reference: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both sides as (n, 3), one row per atom.
+
+    Args:
+      predicted: (*b, 3) eV/A.
+      reference: (*b, 3) eV/A.
+
+    Raises:
+      ValueError: shapes disagree, do not end in 3, or hold nothing.
+
+    Example:
+      >>> checked_forces(np.zeros((2, 4, 3)), np.ones((2, 4, 3)))[1].shape
+      (8, 3)
+    """
     found, truth = np.asarray(predicted, np.float64), np.asarray(reference, np.float64)
     if found.shape != truth.shape or not found.ndim or found.shape[-1] != 3 or not found.size:
         raise ValueError(f"forces must be (..., 3) alike on both sides, not {found.shape} and {truth.shape}")
@@ -135,7 +152,7 @@ def _checked(predicted: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.flo
 
 
 def _directed(found: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return (np.linalg.norm(found, axis=-1) > _DIRECTED) & (np.linalg.norm(truth, axis=-1) > _DIRECTED)
+    return (np.linalg.norm(found, axis=-1) > DIRECTED) & (np.linalg.norm(truth, axis=-1) > DIRECTED)
 
 
 def _cosines(found: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from sparsejax.models.force_field.force_metrics import DIRECTED
 from sparsejax.models.force_field.losses import LossMasks, Quantities
 
 Sums = Mapping[str, Array]
 """Numbers that add over batches; of `metric_sums`."""
-
-_DIRECTED = 1e-6  # eV/A, as in force_metrics: shorter forces have no direction
 
 
 def metric_sums(
@@ -97,7 +96,7 @@ def _errors(name: str, errors: Array, real: Array) -> dict[str, Array]:
 
 def _force_sums(found: Array, truth: Array) -> dict[str, Array]:
     lengths, true_lengths = jnp.linalg.norm(found, axis=-1), jnp.linalg.norm(truth, axis=-1)
-    directed = (lengths > _DIRECTED) & (true_lengths > _DIRECTED)
+    directed = (lengths > DIRECTED) & (true_lengths > DIRECTED)
     dots = (found * truth).sum(axis=-1)
     # The arc tangent keeps small angles that the arc cosine loses in float32.
     angles = jnp.degrees(jnp.arctan2(jnp.linalg.norm(jnp.cross(found, truth), axis=-1), dots))

@@ -70,11 +70,6 @@ class Neighbors:
     reverse: Array | np.ndarray
     block: int = struct.field(pytree_node=False, default=0)
 
-    @property
-    def num_slots(self) -> int:
-        """Slots per atom m."""
-        return self.senders.shape[1]
-
 
 def edge_list(structure: Structure, cutoff: float, *, method: Method = "auto") -> EdgeList:
     """Every pair of atoms at most ``cutoff`` apart, all periodic images included.

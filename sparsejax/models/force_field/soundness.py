@@ -17,6 +17,7 @@ import numpy as np
 from sparsejax.checkpoint.verification import Check
 from sparsejax.models.force_field.config import ForceFieldConfig
 from sparsejax.models.force_field.graph import batch_graphs
+from sparsejax.models.force_field.rotations import rotations
 from sparsejax.models.force_field.structure import SYMBOLS, Structure
 
 TURNS = 12
@@ -53,7 +54,8 @@ def soundness_report(ck: Any) -> list[Check]:
     Source: specs/force_field.md section 2, rows 1, 2 and the dead parts of section 1.
     """
     config = ck.config
-    turns, directions = _rotations(TURNS), _directions(_DIRECTIONS)
+    turns = np.concatenate([rotations(None), rotations(TURNS - 1)])  # the identity first
+    directions = _directions(_DIRECTIONS)
     pairs = [*itertools.combinations_with_replacement(sorted(set(_elements(config))), 2)]
     turned = [_molecule(config, turn) for turn in turns]
     moved = [_molecule(config, move=sign * _STEP * way) for way in directions for sign in (1, -1)]
@@ -158,13 +160,6 @@ def _molecule(config: ForceFieldConfig, turn: np.ndarray | None = None, move: An
 def _pair(elements: tuple[int, int], distance: float) -> Structure:
     positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, distance]])
     return Structure(np.array(elements, np.int32), positions, None, np.zeros(3, bool))
-
-
-def _rotations(count: int) -> np.ndarray:
-    """(count, 3, 3), the identity first."""
-    drawn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(count - 1, 3, 3)))
-    drawn *= np.linalg.det(drawn)[:, None, None]  # a reflection times -1 is a rotation
-    return np.concatenate([np.eye(3)[None], drawn])
 
 
 def _directions(count: int) -> np.ndarray:

@@ -92,6 +92,24 @@ def as_structure(atoms: Any) -> Structure:
     return Structure(numbers.astype(np.int32), positions, _as_cell(cell), pbc)
 
 
+def as_atoms(structure: Structure) -> Any:
+    """The same atoms as a new `ase.Atoms`: the inverse of `as_structure`.
+
+    Args:
+      structure: to copy.
+
+    Raises:
+      ModuleNotFoundError: ase is missing (extra ``force-field``).
+
+    Example:
+      >>> as_atoms(Structure(np.array([8]), np.zeros((1, 3)), None, np.zeros(3, bool))).get_chemical_formula()
+      'O'
+    """
+    from ase import Atoms
+
+    return Atoms(structure.species, structure.positions, cell=structure.cell, pbc=structure.pbc)
+
+
 def _as_cell(cell: Any) -> np.ndarray | None:
     if cell is None:
         return None

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparsejax.models.force_field.structure import Structure, as_atoms
+
 Teacher = Callable[[], Any]
 """Makes a calculator of ASE; a function of a module, so that other processes find it."""
 
@@ -122,7 +124,7 @@ def label_one(structure: Any, calculator: Any) -> Outcome:
     """
     try:
         calculator.reset()
-        atoms = _as_atoms(structure)
+        atoms = as_atoms(structure) if isinstance(structure, Structure) else structure.copy()
         atoms.calc = calculator
         energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces(), np.float64)
         whole = atoms.pbc.all() and "stress" in calculator.implemented_properties
@@ -220,14 +222,6 @@ def _label_chunk(structures: Sequence[Any]) -> list[Outcome]:
     if "calculator" not in _own:
         _own["calculator"] = _own["teacher"]()
     return [label_one(structure, _own["calculator"]) for structure in structures]
-
-
-def _as_atoms(structure: Any) -> Any:
-    import ase
-
-    if isinstance(structure, ase.Atoms):
-        return structure.copy()
-    return ase.Atoms(structure.species, structure.positions, cell=structure.cell, pbc=structure.pbc)
 
 
 def _tblite(method: str) -> Any:

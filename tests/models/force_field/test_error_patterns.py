@@ -42,5 +42,5 @@ def test_what_is_not_defined_is_null_in_json():
     (group,) = errors_by_element([[0.0, 0, 0]], [[0.0, 0, 0]], [1])
     told = group.to_json()
     assert told["relative"] is None and told["angle"] is None and told["rmse"] == 0
-    with pytest.raises(ValueError, match=r"forces must be \(n, 3\)"):
+    with pytest.raises(ValueError, match=r"forces must be \(..., 3\)"):
         errors_by_magnitude([[0.0, 0]], [[0.0, 0]])

@@ -159,7 +159,7 @@ def test_rows_that_are_too_short_are_refused_with_the_number_needed():
     edges = edge_list(chain, 1.5)
     with pytest.raises(ValueError, match="has 2 neighbours, more than slots=1; give slots=2 or more"):
         rows_from_edges(edges, 3, slots=1)
-    assert rows_from_edges(edges, 3).num_slots == 2
+    assert rows_from_edges(edges, 3).senders.shape[1] == 2
     with pytest.raises(ValueError, match="not symmetric and sorted"):
         rows_from_edges(EdgeList(*(part[1:] for part in edges)), 3)
 
@@ -177,7 +177,7 @@ def test_all_pairs_are_the_edges_of_molecules_within_reach():
     mask = np.ones((3, 4), bool)
     mask[2, 3] = False
     rows = all_pairs(3, 4, mask)
-    assert rows.block == rows.num_slots == 4
+    assert rows.block == rows.senders.shape[1] == 4
     for graph, real in enumerate(mask.sum(1)):
         atoms = positions[4 * graph : 4 * graph + real]
         edges = edge_list(Structure(np.full(real, 6), atoms, None, np.zeros(3, bool)), 50.0)

@@ -9,6 +9,7 @@ import pytest
 import sparsejax as sj
 from sparsejax.checkpoint.verification import verify
 from sparsejax.models.force_field import soundness
+from sparsejax.models.force_field.rotations import rotations
 from sparsejax.models.force_field.soundness import soundness_report
 from tests import golden
 from tests.models.force_field import files
@@ -70,7 +71,7 @@ def test_the_molecule_is_of_elements_that_the_network_knows(networks):
 
 
 def test_rotations_are_rotations():
-    turns = soundness._rotations(soundness.TURNS)
+    turns = rotations(soundness.TURNS - 1)
     np.testing.assert_allclose(
         turns @ turns.swapaxes(1, 2), np.tile(np.eye(3), (len(turns), 1, 1)), atol=1e-14
     )

@@ -23,7 +23,7 @@ from sparsejax.models.force_field.md.start import (
     boltzmann_velocities,
     initial_state,
     read_start,
-    rotations,
+    rotational_freedoms,
     system_of,
 )
 from sparsejax.models.force_field.md.state import Integrator
@@ -199,7 +199,7 @@ def _freedom(start: Start, integrator: Integrator, velocities: np.ndarray | None
         momenta = start.masses[:, None] * velocities
         if np.abs(momenta.sum(axis=-2)).max() > 1e-6 * np.abs(momenta).sum(axis=-2).max():
             return 3 * atoms  # the whole flies along
-    turning = rotations(start.masses, start.positions[0]) if still else 0
+    turning = rotational_freedoms(start.masses, start.positions[0]) if still else 0
     return max(1, 3 * atoms - 3 - turning)
 
 

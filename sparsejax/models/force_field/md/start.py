@@ -136,7 +136,7 @@ def _drawn(key: jax.Array, copy: int, atoms: int) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(key, copy), (atoms, 3))
 
 
-def rotations(masses: np.ndarray, positions: np.ndarray) -> int:
+def rotational_freedoms(masses: np.ndarray, positions: np.ndarray) -> int:
     """Ways in which a molecule (b, 3) can be turned: 3, of a straight one 2, of an atom none."""
     return int(np.linalg.matrix_rank(_inertia(masses, _centred(masses, positions)), tol=1e-6))
 

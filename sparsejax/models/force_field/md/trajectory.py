@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparsejax.models.force_field.structure import Structure
+from sparsejax.models.force_field.structure import Structure, as_atoms
 
 _LOG = logging.getLogger("sparsejax.force_field")
 
@@ -165,12 +165,11 @@ def copy_paths(path: Path, copies: int) -> list[Path]:
 
 def atoms_of(frame: Frame, structure: Structure, masses: np.ndarray) -> Any:
     """A frame as `ase.Atoms` with its energy, forces and, if there is one, stress."""
-    from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.stress import full_3x3_to_voigt_6_stress
 
     cell = structure.cell if frame.cell is None else frame.cell
-    atoms = Atoms(structure.species, np.asarray(frame.positions, np.float64), cell=cell, pbc=structure.pbc)
+    atoms = as_atoms(structure._replace(positions=np.asarray(frame.positions, np.float64), cell=cell))
     atoms.set_masses(masses)
     atoms.set_velocities(np.asarray(frame.velocities, np.float64))
     atoms.info.update(step=int(frame.step), time_fs=float(frame.time))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparsejax.models.force_field import md
-from sparsejax.models.force_field.md.start import boltzmann_velocities, read_start, rotations
+from sparsejax.models.force_field.md.start import boltzmann_velocities, read_start, rotational_freedoms
 from tests.models.force_field.md import morse
 from tests.models.force_field.md.systems import cluster, crystal
 
@@ -41,7 +41,7 @@ def test_a_replica_has_the_velocities_that_it_would_have_among_fewer():
     ],
 )
 def test_ways_to_turn_a_molecule(places, ways):
-    assert rotations(np.ones(len(places)), np.array(places, float)) == ways
+    assert rotational_freedoms(np.ones(len(places)), np.array(places, float)) == ways
 
 
 def test_units_are_those_of_ase():
