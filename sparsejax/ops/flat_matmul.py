@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sparsejax.ops.dtypes import accumulator
+
 
 def flat_matmul(
     inputs: Array, kernel: Array, *, preferred_element_type: jax.typing.DTypeLike | None = None
@@ -32,6 +34,26 @@ def flat_matmul(
     flat = inputs.reshape(-1, inputs.shape[-1])
     outputs = jnp.matmul(flat, kernel, preferred_element_type=preferred_element_type)
     return outputs.reshape(*inputs.shape[:-1], kernel.shape[-1])
+
+
+def wide_matmul(inputs: Array, kernel: Array, dtype: jax.typing.DTypeLike | None = None) -> Array:
+    """`flat_matmul` that sums, and gives, float32 at least.
+
+    Args:
+      inputs: (..., i).
+      kernel: (i, o).
+      dtype: of the factors; None is the wider one of theirs.
+
+    Returns:
+      (..., o).
+
+    Example:
+      >>> wide_matmul(jnp.ones((2, 3, 4), jnp.bfloat16), jnp.ones((4, 5), jnp.bfloat16)).dtype
+      dtype('float32')
+    """
+    factors = jnp.promote_types(inputs.dtype, kernel.dtype) if dtype is None else dtype
+    narrow = inputs.astype(factors), kernel.astype(factors)
+    return flat_matmul(*narrow, preferred_element_type=accumulator(factors))
 
 
 def flat_dot_general(

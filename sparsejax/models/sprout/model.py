@@ -16,7 +16,7 @@ from sparsejax.models.sprout.config import Mixer, Path, SproutConfig
 from sparsejax.models.sprout.ffn import SproutFFN, TopK, per_layer
 from sparsejax.models.sprout.inputs import check_masks, check_tokens
 from sparsejax.models.sprout.norm import layer_norm
-from sparsejax.ops.flat_matmul import flat_matmul
+from sparsejax.ops.flat_matmul import wide_matmul
 
 _STD = 0.02
 
@@ -137,10 +137,8 @@ class SproutLM(nn.Module):
         """Logits of the token at every position; options as in `hidden`."""
         hidden, usage = self._layers(tokens, **options)
         kernel, bias = self.head()
-        hidden, kernel, bias = nn.dtypes.promote_dtype(hidden, kernel, bias, dtype=self.dtype)
-        wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        logits = flat_matmul(hidden, kernel, preferred_element_type=wide) + bias.astype(wide)
-        return SproutOutput(logits, RouterStatistics(usage))
+        logits = wide_matmul(hidden, kernel, self.dtype)
+        return SproutOutput(logits + bias.astype(logits.dtype), RouterStatistics(usage))
 
     def hidden(self, tokens: jax.Array, **options: Any) -> jax.Array:
         """The residual stream (b, t, d) after the final norm, before the vocabulary head.

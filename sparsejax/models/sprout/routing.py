@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from sparsejax.models.sprout.config import SproutConfig, SproutFFNConfig
 from sparsejax.models.sprout.norm import layer_norm
-from sparsejax.ops.flat_matmul import flat_matmul
+from sparsejax.ops.flat_matmul import wide_matmul
 
 Config = TypeVar("Config", SproutConfig, SproutFFNConfig)
 
@@ -52,19 +52,19 @@ class Router(nn.Module):
         if config.router == "low_rank":
             start = self._started(partial(low_rank_basis, w_in, config.router_rank))
             down = self.param("down_kernel", start, (config.d_model, config.router_rank))
-            inputs = _product(inputs, down, self.dtype)
+            inputs = wide_matmul(inputs, down, self.dtype)
         if config.router in ("mlp", "mlp_block"):
             kernel = self.param("hidden_kernel", _normal, (config.d_model, config.d_model))
             normed = layer_norm("norm", self.dtype)(inputs)
-            inputs = nn.gelu(_product(normed, kernel, self.dtype), approximate=False)
+            inputs = nn.gelu(wide_matmul(normed, kernel, self.dtype), approximate=False)
         width = config.num_blocks if config.selects_blocks else config.d_ff
         start = self._started(partial(_columns, config, w_in, down))
         kernel = self.param("kernel", start, (inputs.shape[-1], width))
         if not blocks or config.selects_blocks:
-            return _product(inputs, kernel, self.dtype)
+            return wide_matmul(inputs, kernel, self.dtype)
         if inputs.size < _POOLED_FIRST * inputs.shape[-1]:
-            return pooled(_product(inputs, kernel, self.dtype), config.block_size)
-        return _product(inputs, pooled(kernel, config.block_size), self.dtype)
+            return pooled(wide_matmul(inputs, kernel, self.dtype), config.block_size)
+        return wide_matmul(inputs, pooled(kernel, config.block_size), self.dtype)
 
     def _started(self, from_weights: Callable[[], jax.Array]) -> nn.initializers.Initializer:
         """The initial values that the config asks for; made from the input weights only when called."""
@@ -155,9 +155,3 @@ def _with_pooled_router(config: SproutFFNConfig, params: Mapping[str, Any]) -> d
     if config.router == "low_rank":
         router["kernel"] = router.pop("down_kernel") @ router["kernel"]
     return {**params, "router": router}
-
-
-def _product(inputs: jax.Array, kernel: jax.Array, dtype: jax.typing.DTypeLike | None) -> jax.Array:
-    inputs, kernel = nn.dtypes.promote_dtype(inputs, kernel, dtype=dtype)
-    wide = jnp.promote_types(inputs.dtype, jnp.float32)
-    return flat_matmul(inputs, kernel, preferred_element_type=wide)

@@ -18,7 +18,7 @@ from sparsejax.models.ten.positions import sinusoidal_init
 from sparsejax.models.ten.resonance import ResonanceBlock
 from sparsejax.models.ten.segments import Segments, find_segments, positions_of
 from sparsejax.models.ten.state import LayerState, TenState
-from sparsejax.ops.flat_matmul import flat_matmul
+from sparsejax.ops.flat_matmul import wide_matmul
 from sparsejax.ops.linear_recurrence import RecurrenceBackend
 from sparsejax.typing import Params
 
@@ -235,9 +235,7 @@ def vocabulary_logits(
       kernel: see `head_kernel`.
       dtype: of the product's factors; None is that of the arguments.
     """
-    hidden, kernel = nn.dtypes.promote_dtype(hidden, kernel, dtype=dtype)
-    wide = jnp.promote_types(hidden.dtype, jnp.float32)
-    return flat_matmul(hidden, kernel, preferred_element_type=wide)
+    return wide_matmul(hidden, kernel, dtype)
 
 
 def _run(

@@ -152,8 +152,3 @@ def cubic(powers: Iterable[Array], place: Array) -> Array:
     """The polynomial with coefficients of the powers 0 to 3."""
     a, b, c, d = powers
     return a + place * (b + place * (c + place * d))
-
-
-def accumulator(features: Array) -> Any:
-    """The dtype of sums: float32, or float64 of float64 features."""
-    return jnp.promote_types(features.dtype, jnp.float32)

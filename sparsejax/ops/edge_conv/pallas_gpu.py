@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.edge_conv import kernel
 from sparsejax.ops.edge_conv.filters import Parts, TableFilter
 from sparsejax.ops.edge_conv.kernel import Slots, Sums, Weights
@@ -45,7 +46,7 @@ def _launch(scalars: Array, vectors: Array | None, weights: Weights, slots: Slot
         slots.padded(0, more),
     )
     leaves, structure = jax.tree.flatten(inputs)
-    plan = _Plan(structure, slots.place.shape[1] + more, tile, wide, kernel.accumulator(scalars))
+    plan = _Plan(structure, slots.place.shape[1] + more, tile, wide, accumulator(scalars.dtype))
     shapes: list[tuple[int, ...]] = [(nodes, wide)]
     if vectors is not None or slots.toward is not None:
         shapes.append((nodes, 3, wide))

@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.edge_conv import kernel
 from sparsejax.ops.edge_conv.filters import TableFilter
 from sparsejax.ops.edge_conv.kernel import Slots, Sums, Weights
@@ -56,7 +57,7 @@ def _launch(scalars: Array, vectors: Array | None, weights: Weights, slots: Slot
     present = jax.tree.leaves(slots.padded(-nodes % plan.nodes, 0))
     scalar = pl.BlockSpec((plan.nodes, plan.slots), _node_block, memory_space=pltpu.SMEM)
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
-    dtype, lanes = kernel.accumulator(scalars), features.shape[-1]
+    dtype, lanes = accumulator(scalars.dtype), features.shape[-1]
     sums = pl.pallas_call(
         partial(_kernel, plan),
         grid=(present[0].shape[0] // plan.nodes,),

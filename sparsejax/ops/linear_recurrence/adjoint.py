@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.linear_recurrence.decay import (
     Decay,
     Pair,
-    accumulator,
     cast,
     conjugate,
     kept_transition,

@@ -10,9 +10,10 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.linear_recurrence import associative, chunked, fft, reference, scan
 from sparsejax.ops.linear_recurrence.adjoint import Run
-from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, cast, multiply, transition
+from sparsejax.ops.linear_recurrence.decay import Decay, Pair, add, cast, multiply, transition
 from sparsejax.ops.linear_recurrence.truncation import truncated
 
 RecurrenceBackend = Literal[

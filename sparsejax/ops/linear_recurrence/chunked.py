@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.linear_recurrence.adjoint import with_adjoint
 from sparsejax.ops.linear_recurrence.associative import entering
 from sparsejax.ops.linear_recurrence.decay import (
     Decay,
     Pair,
-    accumulator,
     add,
     cast,
     kept_transition,

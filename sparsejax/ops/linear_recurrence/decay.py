@@ -34,12 +34,6 @@ class Decay(NamedTuple):
         return self.log_magnitude.ndim > 1
 
 
-def accumulator(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype that states are carried in: float64 for float64 drives, else float32."""
-    wide: jnp.dtype = jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
-    return wide
-
-
 def transition(decay: Decay, dtype: DTypeLike) -> Pair:
     """Lambda as a pair, of the shape of ``decay``."""
     magnitude = jnp.exp(decay.log_magnitude.astype(dtype))

@@ -13,9 +13,10 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.linear_recurrence import dense_steps
 from sparsejax.ops.linear_recurrence.api import check_drive, check_state, linear_recurrence, start_state
-from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, cast, multiply, transition
+from sparsejax.ops.linear_recurrence.decay import Decay, Pair, add, cast, multiply, transition
 from sparsejax.ops.linear_recurrence.dense_steps import Steps, step_matrix
 from sparsejax.ops.linear_recurrence.diagonal import WORST_CONDITION, Diagonal, change_basis, diagonalise
 from sparsejax.ops.linear_recurrence.truncation import Run, truncated

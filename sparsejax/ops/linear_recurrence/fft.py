@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array, lax
 
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.linear_recurrence.adjoint import with_adjoint
-from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, cast, multiply
+from sparsejax.ops.linear_recurrence.decay import Decay, Pair, add, cast, multiply
 from sparsejax.ops.linear_recurrence.powers import powers
 
 

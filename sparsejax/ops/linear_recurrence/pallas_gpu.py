@@ -18,9 +18,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.linear_recurrence.adjoint import with_adjoint
 from sparsejax.ops.linear_recurrence.associative import entering
-from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, multiply, transition
+from sparsejax.ops.linear_recurrence.decay import Decay, Pair, add, multiply, transition
 from sparsejax.ops.linear_recurrence.powers import powers
 from sparsejax.typing import BlockIndex
 

@@ -16,8 +16,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.linear_recurrence.adjoint import with_adjoint
-from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, multiply, transition
+from sparsejax.ops.linear_recurrence.decay import Decay, Pair, add, multiply, transition
 from sparsejax.typing import BlockIndex
 
 LANES = 512  # eigenstates of one program, at most

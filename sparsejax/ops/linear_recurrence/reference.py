@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from sparsejax.ops.linear_recurrence.decay import Decay, Pair, accumulator, add, cast, multiply, transition
+from sparsejax.ops.dtypes import accumulator
+from sparsejax.ops.linear_recurrence.decay import Decay, Pair, add, cast, multiply, transition
 
 
 def run(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sparsejax.ops.quantized.blocks import Fields, join
-from sparsejax.ops.quantized.encode_k import q4_k_fields, q6_k_fields
+from sparsejax.ops.quantized.encode_k import finite_inverse, q4_k_fields, q6_k_fields
 from sparsejax.ops.quantized.formats import BlockFormat, format_named
 
 _CHUNK = 1 << 13  # rows of 256 elements that are encoded together, so that what lies between stays small
@@ -114,16 +114,9 @@ def _refuse_overflow(fields: Fields, layout: BlockFormat) -> None:
             raise ValueError(f"numbers are too large for {layout.name}: a float16 scale of a block overflows")
 
 
-def _inverse(d: np.ndarray) -> np.ndarray:
-    """1 / d; 0 where d is 0 or too small to have an inverse, whose float16 scale is 0 in any case."""
-    with np.errstate(divide="ignore", over="ignore"):
-        inverse = np.float32(1) / d
-    return np.where(np.isfinite(inverse), inverse, np.float32(0))
-
-
 def _q8_0(x: np.ndarray) -> Fields:
     d = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
-    codes = round_half_away(x * _inverse(d)).astype(np.int8)
+    codes = round_half_away(x * finite_inverse(d)).astype(np.int8)
     return Fields(codes, d[:, 0].astype(np.float16))
 
 
@@ -131,7 +124,7 @@ def _symmetric(x: np.ndarray, zero: int) -> Fields:
     largest = np.take_along_axis(x, np.abs(x).argmax(axis=1)[:, None], axis=1)
     d = largest / np.float32(-zero)
     # A product and a sum with one rounding, as the C code does where the processor has it.
-    places = x.astype(np.float64) * _inverse(d).astype(np.float64) + (zero + 0.5)
+    places = x.astype(np.float64) * finite_inverse(d).astype(np.float64) + (zero + 0.5)
     codes = np.minimum(places.astype(np.float32), 2 * zero - 1).astype(np.uint8)
     return Fields(codes, d[:, 0].astype(np.float16))
 
@@ -139,7 +132,7 @@ def _symmetric(x: np.ndarray, zero: int) -> Fields:
 def _with_minimum(x: np.ndarray, most: int) -> Fields:
     low = x.min(axis=1, keepdims=True)
     d = (x.max(axis=1, keepdims=True) - low) / np.float32(most)
-    codes = np.minimum((x - low) * _inverse(d) + np.float32(0.5), most).astype(np.uint8)
+    codes = np.minimum((x - low) * finite_inverse(d) + np.float32(0.5), most).astype(np.uint8)
     return Fields(codes, d[:, 0].astype(np.float16), low[:, 0].astype(np.float16))
 
 

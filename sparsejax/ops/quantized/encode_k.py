@@ -60,7 +60,7 @@ def q6_k_fields(blocks: np.ndarray) -> Fields:
     largest = np.take_along_axis(scale, np.abs(scale).argmax(axis=1)[:, None], axis=1)
     d = (largest[:, 0] / np.float32(-128)).astype(np.float16)
     wide = d.astype(np.float32)[:, None]
-    rounded = np.rint(scale * _inverse(wide))
+    rounded = np.rint(scale * finite_inverse(wide))
     best = _Best(groups.shape[:2], parts=1)
     for more in _NEAR:
         scales = _clip(rounded + more, -128, 127)
@@ -99,14 +99,14 @@ def _affine_fit(x: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     best = np.full(len(x), np.inf, np.float32)
     scale, start = step.copy(), low.copy()
     for stretch in _STRETCHES:
-        inverse = _inverse(step) * np.float32((most + stretch) / most)
+        inverse = finite_inverse(step) * np.float32((most + stretch) / most)
         codes = _clip(np.rint((x - low[:, None]) * inverse[:, None]), 0, most)
         sum_c, sum_cc, sum_cx = codes.sum(axis=1), _squares(codes), _dots(codes, x)
         determinant = count * sum_cc - sum_c * sum_c
-        slope = (count * sum_cx - sum_c * sum_x) * _inverse(determinant)
+        slope = (count * sum_cx - sum_c * sum_x) * finite_inverse(determinant)
         offset = (sum_x - slope * sum_c) / count
         flat = offset > 0
-        slope = np.where(flat, sum_cx * _inverse(sum_cc), slope)
+        slope = np.where(flat, sum_cx * finite_inverse(sum_cc), slope)
         offset = np.where(flat, np.float32(0), offset)
         error = _squares(codes * slope[:, None] + offset[:, None] - x)
         better = (error < best) & (slope >= 0)
@@ -121,34 +121,44 @@ def _symmetric_fit(x: np.ndarray, most: int) -> np.ndarray:
     best = np.full(len(x), -1, np.float32)
     scale = np.zeros(len(x), np.float32)
     for stretch in _STRETCHES:
-        inverse = _inverse(largest) * -(most + stretch)
+        inverse = finite_inverse(largest) * -(most + stretch)
         codes = _clip(np.rint(x * inverse[:, None]), -most, most - 1)
         sum_cx, sum_cc = _dots(codes, x), _squares(codes)
-        explained = sum_cx * sum_cx * _inverse(sum_cc)
+        explained = sum_cx * sum_cx * finite_inverse(sum_cc)
         better = explained > best
         np.copyto(best, explained, where=better)
-        np.copyto(scale, sum_cx * _inverse(sum_cc), where=better)
+        np.copyto(scale, sum_cx * finite_inverse(sum_cc), where=better)
     return scale
+
+
+def finite_inverse(d: np.ndarray) -> np.ndarray:
+    """1 / d; 0 where d is 0 or too small to have an inverse, whose float16 scale is 0 in any case.
+
+    Args:
+      d: float32 of any shape.
+
+    Example:
+      >>> finite_inverse(np.array([4.0, 0.0], np.float32)).tolist()
+      [0.25, 0.0]
+    """
+    with np.errstate(divide="ignore", over="ignore"):
+        turned = np.float32(1) / d
+    return np.where(np.isfinite(turned), turned, np.float32(0))
 
 
 def _as_multiples(sizes: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     """A float16 for each row, and the integers 0 to ``most`` whose multiples of it are near ``sizes``."""
     unit = (sizes.max(axis=1) / np.float32(most)).astype(np.float16)
-    return unit, _clip(np.rint(sizes * _inverse(unit.astype(np.float32)[:, None])), 0, most)
+    return unit, _clip(np.rint(sizes * finite_inverse(unit.astype(np.float32)[:, None])), 0, most)
 
 
 def _codes(x: np.ndarray, size: np.ndarray, least: int, most: int) -> np.ndarray:
-    return _clip(np.rint(x * _inverse(size)), least, most)
+    return _clip(np.rint(x * finite_inverse(size)), least, most)
 
 
 def _clip(x: np.ndarray, least: int, most: int) -> np.ndarray:
     clipped: np.ndarray = np.clip(x, np.float32(least), np.float32(most))
     return clipped
-
-
-def _inverse(d: np.ndarray) -> np.ndarray:
-    inverse = np.float32(1) / d
-    return np.where(np.isfinite(inverse), inverse, np.float32(0))
 
 
 def _squares(x: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.sparse_ffn.block import STEP, Plan, tile_gradient, tile_outputs
 from sparsejax.ops.sparse_ffn.kernel import in_blocks
 from sparsejax.ops.sparse_ffn.tiles import tiles_of
@@ -154,5 +155,5 @@ def _block_outputs(plan: Plan, rows: Array, weights: FFNWeights) -> Array:
 def _products(left: Array, right: Array, *, along: int) -> Array:
     dtype = jnp.promote_types(left.dtype, right.dtype)
     numbers = (((2,), (along,)), ((0,), (0,)))
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return jax.lax.dot_general(left.astype(dtype), right.astype(dtype), numbers, preferred_element_type=wide)
+    factors = left.astype(dtype), right.astype(dtype)
+    return jax.lax.dot_general(*factors, numbers, preferred_element_type=accumulator(dtype))

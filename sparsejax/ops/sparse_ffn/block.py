@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.sparse_ffn.reference import neuron_outputs
 from sparsejax.ops.sparse_ffn.tiles import Tiles, tiles_of
 from sparsejax.ops.sparse_ffn.weights import FFNWeights, map_neurons
@@ -81,7 +82,7 @@ def tile_outputs(plan: Plan, flat: Array, weights: FFNWeights, tiles: Tiles) -> 
     def step(number: Array, sums: list[Array]) -> list[Array]:
         return [add(lanes * number + lane, outputs) for lane, outputs in enumerate(sums)]
 
-    zeros = jnp.zeros((flat.shape[0], weights.w_out.shape[1]), _wide(flat, weights))
+    zeros = jnp.zeros((flat.shape[0], weights.w_out.shape[1]), accumulator(flat.dtype, weights.w_in.dtype))
     first, *others = jax.lax.fori_loop(0, -(-tiles.used // lanes), step, [zeros] * lanes)
     outputs: Array = sum(others, start=first)
     return outputs
@@ -100,7 +101,7 @@ def tile_gradient(plan: Plan, kept: Any, cotangent: Array) -> tuple[Array, FFNWe
       cotangent: (n, o) of its result.
     """
     flat, weights, tiles = kept
-    wide = _wide(flat, weights)
+    wide = accumulator(flat.dtype, weights.w_in.dtype)
 
     def add(number: Array, sums: tuple[Array, FFNWeights]) -> tuple[Array, FFNWeights]:
         tokens, block = tiles.tokens[number], tiles.blocks[number]
@@ -159,10 +160,6 @@ def _rows(flat: Array, tokens: Array) -> Array:
 
 def _added(outputs: Array, tokens: Array, mine: Array) -> Array:
     return outputs.at[tokens].add(mine, mode="drop", indices_are_sorted=True, unique_indices=True)
-
-
-def _wide(flat: Array, weights: FFNWeights) -> jnp.dtype:
-    return jnp.promote_types(jnp.promote_types(flat.dtype, weights.w_in.dtype), jnp.float32)
 
 
 def _as(here: Array, like: Array) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.sparse_ffn.reference import hidden_values, with_bias
 from sparsejax.ops.sparse_ffn.rows import row_products, row_sum
 from sparsejax.ops.sparse_ffn.weights import (
@@ -139,7 +140,7 @@ def many_outputs(
         rounded = hidden.astype(part.w_out.dtype)
         return total + jnp.matmul(rounded, part.w_out, preferred_element_type=total.dtype), None
 
-    wide = jnp.promote_types(jnp.promote_types(flat.dtype, weights.w_in.dtype), jnp.float32)
+    wide = accumulator(flat.dtype, weights.w_in.dtype)
     zeros = jnp.zeros((len(flat), weights.w_out.shape[1]), wide)
     return jax.lax.scan(add, zeros, (listed, gates))[0]
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sparsejax.ops.dtypes import accumulator
 from sparsejax.ops.sparse_ffn.weights import FFNWeights, activated
 
 FEW_TOKENS = 48
@@ -71,7 +72,9 @@ def neuron_outputs(flat: Array, weights: FFNWeights, gates: Array | None, activa
     """
     hidden = hidden_values(flat, weights, gates, activation)
     hidden = hidden.astype(weights.w_out.dtype)
-    return jnp.matmul(hidden, weights.w_out, preferred_element_type=_wide(hidden, weights.w_out))
+    return jnp.matmul(
+        hidden, weights.w_out, preferred_element_type=accumulator(hidden.dtype, weights.w_out.dtype)
+    )
 
 
 def hidden_values(flat: Array, weights: FFNWeights, gates: Array | None, activation: str) -> Array:
@@ -102,10 +105,6 @@ def _along_rows(left: Array, rows: Array, bias: Array | None) -> Array:
     turned = 1 < len(left) <= FEW_TOKENS
     pair = (rows, left) if turned else (left, rows)
     numbers = (((1,), (1,)), ((), ()))
-    product = jax.lax.dot_general(*pair, numbers, preferred_element_type=_wide(left, rows))
+    product = jax.lax.dot_general(*pair, numbers, preferred_element_type=accumulator(dtype))
     product = product.T if turned else product
     return product if bias is None else product + bias
-
-
-def _wide(left: Array, right: Array) -> jnp.dtype:
-    return jnp.promote_types(jnp.promote_types(left.dtype, right.dtype), jnp.float32)

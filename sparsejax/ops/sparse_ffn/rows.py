@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from sparsejax.ops import backends
+from sparsejax.ops.dtypes import accumulator
 
 PIECES = (16, 8, 4)
 """Pieces of a row that are added to each other: the first number of them that leaves pieces of `LANES`."""
@@ -44,7 +45,7 @@ def row_products(matrix: Array, indices: Array, inputs: Array) -> Array:
       >>> row_products(jnp.arange(6.0).reshape(3, 2), jnp.array([2, 0]), jnp.ones((1, 2))).tolist()
       [[9.0, 1.0]]
     """
-    wide = _wide(matrix, inputs)
+    wide = accumulator(matrix.dtype, inputs.dtype)
     width = matrix.shape[1]
     fits = (pieces for lanes in LANES for pieces in PIECES if width % (pieces * lanes) == 0)
     pieces = next(fits, 0)
@@ -73,7 +74,7 @@ def row_sum(values: Array, matrix: Array, indices: Array) -> Array:
       >>> row_sum(jnp.array([[1.0, 10.0]]), jnp.arange(6.0).reshape(3, 2), jnp.array([2, 0])).tolist()
       [[4.0, 15.0]]
     """
-    wide = _wide(matrix, values)
+    wide = accumulator(matrix.dtype, values.dtype)
     if backends.platform() != "cpu":
         return jnp.matmul(values.astype(matrix.dtype), matrix[indices], preferred_element_type=wide)
     passes = -(-len(indices) // (TOGETHER if len(values) == 1 else TOGETHER // 2))
@@ -120,14 +121,10 @@ row_sum.defvjp(_sum_forward, _sum_backward)
 
 def _added(matrix: Array, indices: Array, values: Array, vectors: Array) -> Array:
     """The gradient of a matrix: each listed row gets its values' sum of vectors."""
-    wide = _wide(matrix, vectors)
+    wide = accumulator(matrix.dtype, vectors.dtype)
     rows = jnp.matmul(values.T.astype(wide), vectors.astype(wide))
     return jnp.zeros(matrix.shape, wide).at[indices].add(rows).astype(matrix.dtype)
 
 
 def _rows(matrix: Array, indices: Array) -> Array:
     return matrix.at[indices].get(mode="promise_in_bounds")
-
-
-def _wide(matrix: Array, other: Array) -> jnp.dtype:
-    return jnp.promote_types(jnp.promote_types(matrix.dtype, other.dtype), jnp.float32)
