@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.compensation import compensation_errors as compensation_errors
     from sparsejax.models.sparse_inference.compensation import fit_compensation as fit_compensation
     from sparsejax.models.sparse_inference.ffn import SparseFFN as SparseFFN
-    from sparsejax.models.sparse_inference.ffn_hot import hot_cold_ffn as hot_cold_ffn
-    from sparsejax.models.sparse_inference.ffn_hot import split_hot as split_hot
     from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn as predicted_ffn
     from sparsejax.models.sparse_inference.ffn_permute import permute_blocks as permute_blocks
     from sparsejax.models.sparse_inference.ffn_permute import permute_ffn as permute_ffn
@@ -122,7 +120,6 @@ _HOMES = {
     "fit_low_rank": "calibration",
     "generate": "generation",
     "grow_state": "llama_state",
-    "hot_cold_ffn": "ffn_hot",
     "initial_state": "llama_state",
     "llama_ffn_layers": "store_llama",
     "permute_blocks": "ffn_permute",
@@ -142,7 +139,6 @@ _HOMES = {
     "select": "selection",
     "select_blocks": "selection",
     "select_mask": "selection",
-    "split_hot": "ffn_hot",
     "stream": "generation",
     "with_plain_ffn": "plain_ffn",
     "write_gguf": "gguf",
@@ -197,7 +193,6 @@ __all__ = [
     "fit_low_rank",
     "generate",
     "grow_state",
-    "hot_cold_ffn",
     "initial_state",
     "llama_ffn_layers",
     "permute_blocks",
@@ -217,7 +212,6 @@ __all__ = [
     "select",
     "select_blocks",
     "select_mask",
-    "split_hot",
     "stream",
     "with_plain_ffn",
     "write_gguf",

@@ -103,11 +103,6 @@ class LlamaConfig:
         assert self.rope is not None
         return self.rope
 
-    @property
-    def groups(self) -> int:
-        """Query heads per key head."""
-        return self.n_heads // self.n_kv_heads
-
     def format_of(self, name: str) -> str | None:
         """The format that a tensor is kept quantised in; None for a plain array.
 

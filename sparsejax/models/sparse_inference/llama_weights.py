@@ -1,4 +1,4 @@
-"""Parameters from the tensors of a GGUF file, and tensors from parameters."""
+"""What the tensors of a GGUF file say of parameters, and tensors from parameters."""
 
 from __future__ import annotations
 
@@ -17,24 +17,6 @@ PLAIN_FORMATS = {"f32": jnp.float32, "f16": jnp.float16, "bf16": jnp.bfloat16}
 """Formats of plain arrays."""
 
 
-def llama_params(
-    config: LlamaConfig, tensors: Mapping[str, Any], *, dtype: jax.typing.DTypeLike | None = None
-) -> dict[str, Any]:
-    """Parameters of a network; tensors of ``config.formats`` stay quantised.
-
-    Args:
-      config: as `llama_config` made it from these tensors.
-      tensors: by name, as `checkpoint.gguf.read_gguf` gives them.
-      dtype: of plain arrays; None is the file's.
-
-    Returns:
-      nested dict of JAX arrays and `QuantizedTensor`.
-    """
-    return nested(
-        {place.path: _leaf(config, place, tensors[place.name], dtype) for place in tensor_places(config)}
-    )
-
-
 def llama_shapes(config: LlamaConfig) -> dict[str, Any]:
     """Shapes and dtypes of a network's parameters, which tracing its initialisation would tell slowly.
 
@@ -50,7 +32,7 @@ def llama_shapes(config: LlamaConfig) -> dict[str, Any]:
 
 
 def llama_tensors(config: LlamaConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray | QuantizedTensor]:
-    """What a GGUF file of the network holds, by name; the inverse of `llama_params`.
+    """What a GGUF file of the network holds, by name.
 
     Args:
       config: of the network.
@@ -120,14 +102,3 @@ def _described(config: LlamaConfig, place: TensorPlace) -> jax.ShapeDtypeStruct 
         return QuantizedTensor.described(kept, place.shape, order=place.order)
     shape = place.shape[::-1] if place.transposed else place.shape
     return jax.ShapeDtypeStruct(shape, PLAIN_FORMATS[kept or "f32"])
-
-
-def _leaf(
-    config: LlamaConfig, place: TensorPlace, tensor: Any, dtype: jax.typing.DTypeLike | None
-) -> jax.Array | QuantizedTensor:
-    kept = config.format_of(place.name)
-    if kept is not None and kept not in PLAIN_FORMATS:
-        return tensor.quantized(place.order)
-    array = np.asarray(tensor.dequantize())
-    array = np.ascontiguousarray(array.T) if place.transposed else array
-    return jnp.asarray(array, PLAIN_FORMATS[kept or "f32"] if dtype is None else dtype)

@@ -98,40 +98,6 @@ def frequencies(config: RopeConfig) -> np.ndarray:
     return plain
 
 
-def llama3_factors(
-    dimension: int,
-    base: float,
-    *,
-    factor: float = 8.0,
-    low_freq_factor: float = 1.0,
-    high_freq_factor: float = 4.0,
-    original_context: int = 8192,
-) -> np.ndarray:
-    """Divisors of the frequencies of Llama 3.1 and later: the tensor ``rope_freqs.weight`` of their files.
-
-    Args:
-      dimension: channels of a head.
-      base: of the frequencies.
-      factor: divisor of pairs slower than ``low_freq_factor`` turns over the original context.
-      low_freq_factor: turns.
-      high_freq_factor: turns above which a pair keeps its frequency; between both, frequencies are blended.
-      original_context: positions before stretching.
-
-    Returns:
-      (dimension / 2,) float32.
-
-    Example:
-      >>> llama3_factors(8, 10000.0, original_context=64).round(2)
-      array([1.  , 7.67, 8.  , 8.  ], dtype=float32)
-
-    Source: the published Llama 3.1 reference, which scales frequencies by these divisors.
-    """
-    plain = frequencies(RopeConfig(dimension=dimension, base=base))
-    turns = original_context * plain / (2 * np.pi)
-    blend = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
-    return (1 / ((1 - blend) / factor + blend)).astype(np.float32)
-
-
 def rotation(
     positions: jax.Array, config: RopeConfig, factors: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
@@ -140,7 +106,8 @@ def rotation(
     Args:
       positions: (*b, t) integers.
       config: of the rotation.
-      factors: (dimension / 2,) divisors of the frequencies, as `llama3_factors`; None is all ones.
+      factors: (dimension / 2,) divisors of the frequencies, as ``rope_freqs.weight`` in files of Llama 3.1
+        and later; None is all ones.
 
     Returns:
       two arrays (*b, t, dimension / 2), float32 or, with x64, float64.
@@ -180,26 +147,6 @@ def rotate(heads: jax.Array, turn: tuple[jax.Array, jax.Array], *, interleaved: 
     new = (first * cos - second * sin, first * sin + second * cos)
     joined = jnp.stack(new, axis=-1).reshape(turned.shape) if interleaved else jnp.concatenate(new, axis=-1)
     return jnp.concatenate((joined.astype(heads.dtype), rest), axis=-1)
-
-
-def interleave_heads(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a half-split q or k matrix in the order that interleaved pairs have: what GGUF's "llama" holds.
-
-    Args:
-      weight: (heads * c, d), or a bias (heads * c,).
-      heads: of these c channels each.
-
-    Returns:
-      the same shape; row 2i of a head was row i, row 2i + 1 was row i + c / 2.
-
-    Example:
-      >>> interleave_heads(np.arange(8), 2).tolist()
-      [0, 2, 1, 3, 4, 6, 5, 7]
-
-    Source: specs/sparse_inference.md section 13.
-    """
-    split = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
-    return split.swapaxes(1, 2).reshape(weight.shape)
 
 
 def _yarn_kept(config: RopeConfig) -> np.ndarray:

@@ -12,7 +12,6 @@ import pytest
 from sparsejax.models.sparse_inference.compensation import Compensation, fit_compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.crossover import choose_path
-from sparsejax.models.sparse_inference.ffn_hot import hot_cold_ffn, split_hot
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
 from sparsejax.ops.backends import target_platform
@@ -137,17 +136,6 @@ def test_paths_by_size():
     assert choose_path(512, 0.5, shared=True) == "shared" and choose_path(512, 1.0, shared=True) == "dense"
     with target_platform("gpu"):
         assert choose_path(1, 0.1) == "rows" and choose_path(4, 0.1) == "masked"
-
-
-def test_hot_and_cold():
-    inputs, _ = _problem(3)
-    hot, cold = split_hot(WEIGHTS, 10)
-    outputs = hot_cold_ffn(inputs, hot, cold, jnp.asarray([0, 7, 40]), activation="reglu")
-    mask = (jnp.arange(NEURONS) < 10).at[jnp.asarray([10, 17])].set(True)  # none is number 40 of 40
-    wanted = masked_ffn(inputs, WEIGHTS, jnp.broadcast_to(mask, (3, NEURONS)), activation="reglu")
-    np.testing.assert_allclose(outputs, wanted, atol=1e-5)
-    with pytest.raises(ValueError, match="hot must be 0 to 50"):
-        split_hot(WEIGHTS, 51)
 
 
 def test_plans_that_cannot_be_are_refused():

@@ -17,13 +17,13 @@ from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
 from sparsejax.models.sparse_inference.llama_state import check_state, grow_state, initial_state
 from sparsejax.models.sparse_inference.llama_weights import (
-    llama_params,
     llama_shapes,
     llama_tensors,
     quantize_llama,
 )
 from sparsejax.models.sparse_inference.rope import RopeConfig
 from tests.models.sparse_inference import llama_oracle
+from tests.models.sparse_inference.llama_files import llama_params
 
 SIZES = {"vocab_size": 29, "d_model": 12, "d_ff": 20, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2}
 YARN = {"scaling": "yarn", "factor": 4.0, "original_context": 40, "beta_fast": 4.0}
@@ -260,4 +260,3 @@ def test_the_published_sizes_have_the_published_shapes():
     )
     shapes = jax.eval_shape(LlamaLM(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == 8_030_261_248 + 64
-    assert dataclasses.replace(config, tied_output=True).groups == 4

@@ -21,7 +21,6 @@ from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs, 
 from sparsejax.models.sparse_inference.llama_perplexity import perplexity
 from sparsejax.models.sparse_inference.llama_text_rows import batches, token_rows
 from sparsejax.models.sparse_inference.llama_weights import (
-    llama_params,
     llama_tensors,
     quantize_llama,
 )
@@ -29,6 +28,7 @@ from sparsejax.models.sparse_inference.predictor import LowRankPredictor
 from sparsejax.models.sparse_inference.predictor_ahead import LookAhead
 from sparsejax.ops.quantized import QuantizedTensor
 from tests.models.sparse_inference import llama_oracle
+from tests.models.sparse_inference.llama_files import llama_params
 
 CONFIG = LlamaConfig(vocab_size=29, d_model=32, d_ff=64, n_layers=2, n_heads=4, activation="relu")
 TENSORS = llama_oracle.random_tensors(CONFIG, scale=0.2)

@@ -11,9 +11,9 @@ from sparsejax.checkpoint.gguf import read_gguf
 from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_metadata import llama_config, llama_metadata
-from sparsejax.models.sparse_inference.llama_weights import llama_params
 from sparsejax.models.sparse_inference.tokenizer import read_tokenizer
 from tests import golden
+from tests.models.sparse_inference.llama_files import llama_params
 
 CASES = ("llama_tiny_f32", "llama_tiny_q8_0")
 

@@ -9,8 +9,8 @@ import pytest
 from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.llama import LlamaLM
 from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_weights import llama_params
-from sparsejax.models.sparse_inference.rope import RopeConfig, interleave_heads, llama3_factors
+from sparsejax.models.sparse_inference.rope import RopeConfig
+from tests.models.sparse_inference.llama_files import interleave_heads, llama3_factors, llama_params
 from tests.models.sparse_inference.llama_oracle import file_tensors
 
 pytestmark = pytest.mark.torch

@@ -9,11 +9,10 @@ import pytest
 from sparsejax.models.sparse_inference.rope import (
     RopeConfig,
     frequencies,
-    interleave_heads,
-    llama3_factors,
     rotate,
     rotation,
 )
+from tests.models.sparse_inference.llama_files import interleave_heads
 
 HEADS = np.random.default_rng(0).normal(size=(2, 5, 3, 10)).astype(np.float32)
 
@@ -49,12 +48,6 @@ def test_yarn_keeps_fast_pairs_and_divides_slow_ones():
     assert ratio[0] == 1 and ratio[-1] == pytest.approx(8)
     assert (np.diff(ratio) >= 0).all()
     assert config.amplitude == pytest.approx(1 + 0.1 * np.log(8))
-
-
-def test_llama3_factors_are_1_for_fast_pairs_and_the_factor_for_slow_ones():
-    factors = llama3_factors(128, 500000.0)
-    assert factors[0] == 1 and factors[-1] == 8 and factors.dtype == np.float32
-    assert (np.diff(factors) >= 0).all() and 20 < (factors == 1).sum() < 40
 
 
 @pytest.mark.parametrize(

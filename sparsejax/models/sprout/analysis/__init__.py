@@ -7,7 +7,7 @@ from sparsejax.models.sprout.analysis.coactivation import (
 )
 from sparsejax.models.sprout.analysis.layers import LayerStatistics, layer_statistics, router_cosines
 from sparsejax.models.sprout.analysis.senses import SenseOverlap, jaccard, sense_overlap, token_overlap
-from sparsejax.models.sprout.analysis.similarity import Similarity, most_similar, neuron_similarity
+from sparsejax.models.sprout.analysis.similarity import Similarity, neuron_similarity
 from sparsejax.models.sprout.analysis.specialisation import (
     Specialisation,
     pattern_cosines,
@@ -37,7 +37,6 @@ __all__ = [
     "gini",
     "jaccard",
     "layer_statistics",
-    "most_similar",
     "neuron_similarity",
     "neuron_usage",
     "normalised_coactivation",

@@ -79,27 +79,6 @@ def neuron_similarity(
     )
 
 
-def most_similar(vectors: Any, index: int, count: int = _PAIRS) -> tuple[np.ndarray, np.ndarray]:
-    """The neurons most similar to one: their numbers and cosines, (count,) each, largest first.
-
-    Args:
-      vectors: (f, d).
-      index: of the neuron.
-      count: how many.
-
-    Example:
-      >>> numbers, cosines = most_similar([[1.0, 0], [0, 1], [3, 0.1]], 0, 1)
-      >>> numbers.tolist(), cosines.round(2).tolist()
-      ([2], [1.0])
-    """
-    vectors = np.asarray(vectors, np.float32)
-    norms = np.linalg.norm(vectors, axis=1)
-    cosines = vectors @ vectors[index] / np.where(norms, norms, 1) / (norms[index] or 1)
-    cosines[index] = -np.inf
-    chosen = _largest(cosines, min(count, len(vectors) - 1))
-    return chosen, cosines[chosen]
-
-
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
     """Places of the largest, in descending order."""
     count = min(count, len(values))
