@@ -12,8 +12,8 @@ from sparsejax.models.sparse_inference.compensation import Compensation
 from sparsejax.models.sparse_inference.config import ModelConfig, SparsityConfig
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
-from sparsejax.models.sparse_inference.ffn_quantized import of_gate, predicted_quantized_ffn
-from sparsejax.ops.quantized import QuantizedFFN, QuantizedTensor, sparse_quantized_ffn
+from sparsejax.models.sparse_inference.ffn_quantized import predicted_quantized_ffn, whole_quantized_ffn
+from sparsejax.ops.quantized import QuantizedFFN, QuantizedTensor
 from sparsejax.ops.sparse_ffn import (
     GATED_ACTIVATIONS,
     FFNWeights,
@@ -126,7 +126,7 @@ class SparseFFN(nn.Module):
         scores = scores if predictor is None else predictor.scores(inputs)
         if scores is None:
             if isinstance(weights, QuantizedFFN):
-                return sparse_quantized_ffn(inputs, weights, None, activation=of_gate(self.activation))
+                return whole_quantized_ffn(inputs, weights, activation=self.activation)
             return dense_ffn(inputs, weights, activation=self.activation)
         sparsity = self.sparsity if sparsity is None else sparsity
         if sparsity is None:

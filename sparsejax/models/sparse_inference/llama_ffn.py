@@ -12,25 +12,12 @@ import jax.numpy as jnp
 from sparsejax.models.sparse_inference.compensation import Compensation, compensated
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, check_scores, choice_mask, chosen
-from sparsejax.models.sparse_inference.llama_layers import Matrix, linear
+from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
+from sparsejax.models.sparse_inference.ffn_quantized import predicted_quantized_ffn, whole_quantized_ffn
+from sparsejax.models.sparse_inference.llama_layers import Matrix
 from sparsejax.models.sparse_inference.predictor_ahead import scores_of_layer
-from sparsejax.ops.quantized import ROW_TILE, QuantizedFFN, QuantizedTensor, sparse_quantized_ffn
-from sparsejax.ops.sparse_ffn import (
-    GATED_ACTIVATIONS,
-    FFNWeights,
-    activated,
-    block_neurons,
-    dense_ffn,
-    mask_indices,
-    masked_ffn,
-)
-
-FEW_TOKENS = 8
-"""Most tokens whose tiles of quantised matrices are read one after the other."""
-
-MOST_TILES = 0.75
-"""Largest part of the neurons for which that is done: more are all computed and masked."""
+from sparsejax.ops.quantized import ROW_TILE, QuantizedFFN, QuantizedTensor
+from sparsejax.ops.sparse_ffn import FFNWeights, dense_ffn, masked_ffn
 
 
 class GatedWeights(NamedTuple):
@@ -62,10 +49,8 @@ class GatedWeights(NamedTuple):
         """Whether no matrix is quantised."""
         return not any(isinstance(part, QuantizedTensor) for part in self)
 
-    def whole(self) -> QuantizedFFN | None:
-        """The same as weights of `sparsejax.ops.quantized`; None unless all matrices are quantised."""
-        if not all(isinstance(part, QuantizedTensor) for part in self[:3]):
-            return None
+    def quantised(self) -> QuantizedFFN:
+        """The same as weights of `sparsejax.ops.quantized`, plain matrices among them."""
         return QuantizedFFN(self.up, self.down, self.gate, self.b_up, self.b_gate, self.b_down)  # type: ignore[arg-type]
 
     def narrowed(self, dtype: jax.typing.DTypeLike) -> GatedWeights:
@@ -208,17 +193,16 @@ def feed_forward(
         return (
             dense_ffn(inputs, weights.plain(), activation=activation)
             if weights.is_plain
-            else _all(inputs, weights, activation, None)
+            else whole_quantized_ffn(inputs, weights.quantised(), activation=activation)
         )
     scores = scores_of_layer(selection.predictor, (*earlier, inputs), len(earlier))
     plan = default_plan(weights) if selection.plan is None else selection.plan
     if isinstance(selection.sparsity, jax.Array):
         return _of_traced(inputs, weights, activation, scores, selection)
+    options: dict[str, Any] = {"activation": activation, "plan": plan, "fitted": selection.fitted}
     if weights.is_plain:
-        options: dict[str, Any] = {"activation": activation, "plan": plan, "fitted": selection.fitted}
         return predicted_ffn(inputs, weights.plain(), scores, selection.sparsity, **options)
-    check_scores(scores)
-    return _quantised(inputs, weights, activation, scores, selection._replace(plan=plan))
+    return predicted_quantized_ffn(inputs, weights.quantised(), scores, selection.sparsity, **options)
 
 
 def default_plan(weights: GatedWeights) -> FFNPlan:
@@ -233,36 +217,6 @@ def default_plan(weights: GatedWeights) -> FFNPlan:
     return FFNPlan(block_size=ROW_TILE)
 
 
-def _quantised(
-    inputs: jax.Array,
-    weights: GatedWeights,
-    activation: str,
-    scores: jax.Array,
-    selection: Selection,
-) -> jax.Array:
-    """Of few tokens only the chosen tiles are read, of many all neurons are computed and masked."""
-    sparsity, plan, fitted = selection.sparsity, selection.plan, selection.fitted
-    assert isinstance(sparsity, SparsityConfig) and plan is not None
-    marks = scores.reshape(-1, weights.neurons)
-    top_k = sparsity.count(weights.neurons)
-    of_gate, of_sums = GATED_ACTIVATIONS.get(activation, (activation, "identity"))
-    count = weights.neurons if top_k is None else plan.count(top_k, weights.neurons) * plan.block_size
-    fits = plan.block_size % ROW_TILE == 0 and weights.neurons % plan.block_size == 0
-    whole = weights.whole()
-    few = len(marks) <= FEW_TOKENS and count <= MOST_TILES * weights.neurons
-    if whole is None or not (few and fits and of_sums == "identity"):
-        mask = chosen(marks, sparsity, plan).reshape(scores.shape)
-        outputs = _all(inputs, weights, activation, mask)
-        return outputs if fitted is None else compensated(outputs, inputs, fitted, mask)
-    blocks = mask_indices(choice_mask(marks, sparsity, plan), count // plan.block_size)
-    parts = plan.block_size // ROW_TILE
-    tiles = block_neurons(blocks, parts)
-    tiles = jnp.repeat(tiles, plan.group or len(marks), axis=0)[: len(marks)]
-    tiles = tiles.reshape(*inputs.shape[:-1], tiles.shape[-1])
-    outputs = sparse_quantized_ffn(inputs, whole, tiles, activation=of_gate)
-    return outputs if fitted is None else compensated(outputs, inputs, fitted)
-
-
 def _of_traced(
     inputs: jax.Array, weights: GatedWeights, activation: str, scores: jax.Array, selection: Selection
 ) -> jax.Array:
@@ -272,21 +226,10 @@ def _of_traced(
     if weights.is_plain:
         outputs = masked_ffn(inputs, weights.plain(), mask, activation=activation)
     else:
-        outputs = _all(inputs, weights, activation, mask)
+        outputs = whole_quantized_ffn(inputs, weights.quantised(), activation=activation, mask=mask)
     if selection.fitted is None:
         return outputs
     return compensated(outputs, inputs, selection.fitted, mask)
-
-
-def _all(inputs: jax.Array, weights: GatedWeights, activation: str, mask: jax.Array | None) -> jax.Array:
-    """All neurons of matrices of which some are quantised; those outside of a mask (b, t, f) give nothing."""
-    gate = linear(inputs, weights.gate, weights.b_gate, wide=True)
-    hidden = activated(activation, linear(inputs, weights.up, weights.b_up, wide=True), gate)
-    if mask is not None:
-        hidden = jnp.where(mask, hidden, 0)
-    hidden = hidden.astype(inputs.dtype)
-    down = weights.down
-    return linear(hidden, down if isinstance(down, QuantizedTensor) else down.T, weights.b_down)
 
 
 def _sparsity(amount: Any) -> SparsityConfig:

@@ -24,7 +24,7 @@ from sparsejax.ops.quantized.taking import (
     take_rows,
 )
 from sparsejax.ops.quantized.tensor import QuantizedTensor
-from sparsejax.ops.sparse_ffn.weights import ACTIVATIONS
+from sparsejax.ops.sparse_ffn.weights import activated, check_activation
 
 
 class QuantizedFFN(NamedTuple):
@@ -75,7 +75,7 @@ def sparse_quantized_ffn(
       weights: of f neurons; any named tuple with the fields of `QuantizedFFN`.
       tiles: integers (k,), the same tiles of 32 neurons for all tokens, or (*b, k), each token's own; None
         takes all. A tile that is out of range adds nothing, one that is named twice adds twice.
-      activation: a name in `ACTIVATIONS` of `sparse_ffn`; of gated ones it is the gate's.
+      activation: a name in `ACTIVATIONS` of `sparse_ffn` or, of gated FFNs, in `GATED_ACTIVATIONS`.
       backend: "reference" (all neurons, those of other tiles multiplied by 0), "xla", "pallas" or "auto".
 
     Returns:
@@ -154,7 +154,8 @@ def _reference(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices, t
     def sums(weights: QuantizedTensor, bias: Array | None) -> Array:
         return _with(flat @ weights.dequantize(flat.dtype).T, bias)
 
-    hidden = _activated(plan, sums(w_in, biases[0]), w_gate is None or sums(w_gate, biases[1]))
+    gate = None if w_gate is None else sums(w_gate, biases[1])
+    hidden = activated(plan.activation, sums(w_in, biases[0]), gate)
     return (hidden * counts) @ w_out.dequantize(flat.dtype).T
 
 
@@ -176,7 +177,8 @@ def _shared(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices, tile
             _row_products(plan.backend, flat, weights, tiles), None if bias is None else bias[neurons]
         )
 
-    hidden = _activated(plan, sums(w_in, biases[0]), w_gate is None or sums(w_gate, biases[1]))
+    gate = None if w_gate is None else sums(w_gate, biases[1])
+    hidden = activated(plan.activation, sums(w_in, biases[0]), gate)
     return _column_products(plan.backend, jnp.where(inside, hidden, 0), w_out, tiles)
 
 
@@ -189,7 +191,8 @@ def _dequantized(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices,
         rows = dequantized_rows(weights, tiles).astype(flat.dtype)
         return _with(flat @ rows.T, None if bias is None else bias[neurons])
 
-    hidden = _activated(plan, sums(w_in, biases[0]), w_gate is None or sums(w_gate, biases[1]))
+    gate = None if w_gate is None else sums(w_gate, biases[1])
+    hidden = activated(plan.activation, sums(w_in, biases[0]), gate)
     columns = dequantized_columns(w_out, tiles).astype(flat.dtype)
     return jnp.where(inside, hidden, 0) @ columns.T
 
@@ -222,16 +225,9 @@ def _with(sums: Array, bias: Array | None) -> Array:
     return sums if bias is None else sums + bias
 
 
-def _activated(plan: _Plan, sums: Array, gate: Any) -> Array:
-    """Hidden values from the sums of both products; ``gate`` is True where there is only one."""
-    function = ACTIVATIONS[plan.activation]
-    return function(sums) if gate is True else function(gate) * sums
-
-
 def _check(inputs: Array, weights: QuantizedFFN, activation: str) -> None:
     w_in, w_out = weights.w_in, weights.w_out
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"no activation {activation!r}; choose one of {tuple(ACTIVATIONS)}")
+    check_activation(activation, gated=weights.w_gate is not None)
     if w_in.ndim != 2 or inputs.ndim == 0 or inputs.shape[-1] != w_in.shape[1]:
         raise ValueError(f"inputs {inputs.shape} do not fit neurons with weights {w_in.shape}")
     if not jnp.issubdtype(inputs.dtype, jnp.floating):

@@ -12,7 +12,9 @@ import pytest
 from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn import SparseFFN
 from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
-from sparsejax.ops.quantized import QuantizedTensor
+from sparsejax.models.sparse_inference.ffn_quantized import whole_quantized_ffn
+from sparsejax.ops.quantized import QuantizedFFN, QuantizedTensor
+from sparsejax.ops.sparse_ffn import FFNWeights, dense_ffn
 
 DRAWS = np.random.default_rng(0)
 SHAPES = {"w_in": (128, 32), "w_gate": (128, 32), "w_out": (32, 128)}
@@ -89,11 +91,36 @@ def test_refused(change, options, message):
         _ffn().apply({"params": QUANTIZED | change}, INPUTS, **options)
 
 
-def test_blocks_and_activations_that_do_not_fit_are_refused():
-    options = {"scores": SCORES, "sparsity": SparsityConfig.with_top_k(64)}
-    with pytest.raises(ValueError, match="whole tiles of 32; block_size 16 is none"):
-        _ffn(plan=FFNPlan(16)).apply({"params": QUANTIZED}, INPUTS, **options)
-    with pytest.raises(ValueError, match="'drelu' is not there for quantised weights"):
-        SparseFFN(32, 128, activation="drelu", gated=True, use_bias=False).apply(
-            {"params": QUANTIZED}, INPUTS
-        )
+@pytest.mark.parametrize("activation", ["drelu", "silu"])
+@pytest.mark.parametrize(
+    ("plan", "top_k"),
+    [
+        (FFNPlan(16), 64),  # no whole tiles: all are computed and masked
+        (FFNPlan(32), 112),  # too many to be read by tiles
+        (FFNPlan(32), 64),
+        (FFNPlan(path="dense"), 64),
+        (FFNPlan(32), None),
+    ],
+)
+def test_every_activation_by_tiles_and_masked(activation, plan, top_k):
+    scores = {} if top_k is None else {"scores": SCORES, "sparsity": SparsityConfig.with_top_k(top_k)}
+    ffn = SparseFFN(32, 128, activation=activation, gated=True, use_bias=False, plan=plan)
+    outputs, wanted = (_outputs(ffn, params, **scores) for params in (QUANTIZED, PLAIN))
+    np.testing.assert_allclose(outputs, wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize("group", [1, 0])
+def test_many_tokens(group):
+    """More than are read one after the other: each with its own tiles, and all with the same ones."""
+    inputs, scores = (DRAWS.normal(size=(11, size)).astype(np.float32) for size in (32, 128))
+    ffn = _ffn(plan=FFNPlan(32, group), sparsity=SparsityConfig.with_top_k(64))
+    run = jax.jit(lambda params: ffn.apply({"params": params}, inputs, scores=scores))
+    np.testing.assert_allclose(run(QUANTIZED), run(PLAIN), atol=2e-3)
+
+
+def test_matrices_that_are_not_quantised_stand_beside_those_that_are():
+    weights = QuantizedFFN(QUANTIZED["w_in"], PLAIN["w_out"], PLAIN["w_gate"])
+    wanted = dense_ffn(
+        INPUTS, FFNWeights(PLAIN["w_in"], PLAIN["w_out"], PLAIN["w_gate"]), activation="swiglu"
+    )
+    np.testing.assert_allclose(whole_quantized_ffn(INPUTS, weights), wanted, atol=2e-3)
