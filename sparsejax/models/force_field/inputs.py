@@ -13,7 +13,7 @@ from sparsejax.checkpoint.accepted_names import check_options
 from sparsejax.checkpoint.errors import shown
 from sparsejax.models.force_field.config import ForceFieldConfig
 from sparsejax.models.force_field.graph import batch_graphs
-from sparsejax.models.force_field.structure import Structure, symbols_of
+from sparsejax.models.force_field.structure import Structure, check_species
 
 _PARTS = {
     "nodes": ("species", "positions", "mask"),
@@ -63,14 +63,6 @@ def example_graph(config: ForceFieldConfig) -> GraphsTuple:
 
 
 def _check_atoms(config: ForceFieldConfig, species: np.ndarray, positions: np.ndarray) -> None:
-    found = set(species.tolist())
-    if outside := sorted(found - set(range(1, config.max_z + 1))):
-        raise ValueError(
-            f"the graph holds the atomic number {outside[0]}; this network's table holds 1 to {config.max_z}"
-        )
-    trained_on = config.species or tuple(found)
-    if untrained := sorted(found - set(trained_on)):
-        names, trained = symbols_of(untrained), symbols_of(trained_on)
-        raise ValueError(f"the graph holds {names}; this network was trained on {trained} only")
+    check_species(species, config, name="the graph")
     if not np.isfinite(positions).all():
         raise ValueError("the graph holds positions that are NaN or infinite")

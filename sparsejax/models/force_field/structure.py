@@ -142,7 +142,7 @@ def check_structure(structure: Structure, config: ForceFieldConfig, *, name: str
     if structure.num_atoms == 0:
         raise ValueError(f"{name}: has no atoms; at least one is needed")
     check_geometry(structure, name=name)
-    _check_species(structure.species, config, name)
+    check_species(structure.species, config, name=name)
     _check_sites(structure, name)
 
 
@@ -229,7 +229,20 @@ def heights(cell: np.ndarray) -> np.ndarray:
     return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
 
 
-def _check_species(species: np.ndarray, config: ForceFieldConfig, name: str) -> None:
+def check_species(species: np.ndarray, config: ForceFieldConfig, *, name: str = "structure") -> None:
+    """Refuse elements that the network's table or its training does not have.
+
+    Args:
+      species: (n,) atomic numbers.
+      config: of the network.
+      name: what the message calls the atoms.
+
+    Raises:
+      ValueError: names the first atom, or the elements.
+
+    Example:
+      >>> check_species(np.array([1, 8]), ForceFieldConfig(species=(1, 6, 8)))
+    """
     outside = np.flatnonzero((species < 1) | (species > config.max_z))
     if outside.size:
         raise ValueError(
