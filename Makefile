@@ -40,10 +40,7 @@ test: $(VENV)/installed-test $(if $(WITH_TORCH),$(VENV)/installed-torch)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(PYTEST_ARGS)
 
 coverage: $(VENV)/installed-test $(if $(WITH_TORCH),$(VENV)/installed-torch)
-	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist worksteal -q $(PYTEST_ARGS)
-	$(BIN)/python -m coverage combine --quiet
-	$(BIN)/python -m coverage report --fail-under=90
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --cov --cov-fail-under=90 $(PYTEST_ARGS)
 
 test-core: $(VENV)/installed-core
 	$(BIN)/python -m pytest -n $(WORKERS) -q $(CORE) $(PYTEST_ARGS)
