@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int, Num, Shaped
+from jaxtyping import Bool, Float, Int, Num, Real, Shaped
 
 Params = Mapping[str, Any]
 """Nested dict of arrays, as flax.linen's ``{"params": ...}`` holds it."""
 
 Features = Float[Array | np.ndarray, "*b i"]
-EitherLayout = Float[Array | np.ndarray, "..."]
-"""Rows first (*b i), or features first (i *b), as the ``features_first`` beside it says."""
+EitherLayout = Real[Array | np.ndarray, "..."] | Bool[Array | np.ndarray, "..."]
+"""Rows first (*b i), or features first (i *b), as the ``features_first`` beside it says; any real type."""
 
 Scalars = Float[Array, "*s"]
 Columns = Float[Array, "*s c"]

@@ -146,7 +146,7 @@ def same_tensor(left: Any, right: Any) -> bool:
     return bool(_identity(left) == _identity(right))
 
 
-def _find(tree: Any) -> tuple[str | None, Mapping[str, Any], dict[str, Any]]:
+def _find(tree: Any) -> tuple[str | None, Mapping[Any, Any], dict[Any, Any]]:
     if not isinstance(tree, Mapping):
         raise UnknownFormatError(f"holds a {type(tree).__name__}, not a state dict; save model.state_dict()")
     for name in CONTAINERS:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sparsejax.checkpoint.errors import CorruptFileError, MissingKeyError, shown
 from sparsejax.checkpoint.registry import Tensors
 
 
-def require(tensors: Tensors, keys: Iterable[str]) -> None:
+def require(tensors: Collection[str], keys: Iterable[str]) -> None:
     """Refuse a file without some of its tensors.
 
     Raises:
@@ -38,7 +38,7 @@ def shape_of(tensors: Tensors, key: str, axes: int) -> tuple[int, ...]:
     return shape
 
 
-def count_parts(tensors: Tensors, stem: str) -> int:
+def count_parts(tensors: Collection[str], stem: str) -> int:
     """How many numbered parts follow ``stem``, as in "layers.0.norm.weight" and "layers.0".
 
     Raises:

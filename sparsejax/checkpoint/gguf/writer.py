@@ -146,7 +146,7 @@ def _write_data(stream: BinaryIO, entry: _Entry) -> None:
     stream.write(raw.data)
 
 
-def _alignment(metadata: Mapping[str, Any]) -> int:
+def _alignment(metadata: Mapping[Any, Any]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     whole = isinstance(alignment, int | np.integer) and not isinstance(alignment, bool)
     if not whole or alignment < 1 or alignment & (alignment - 1) or alignment >= 1 << 31:

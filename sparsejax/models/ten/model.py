@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -239,7 +240,7 @@ def vocabulary_logits(
 
 
 def _run(
-    layers: list[Any],
+    layers: Sequence[Any],
     hidden: jax.Array,
     before: tuple[LayerState, ...] | None,
     segments: Segments | None,

@@ -83,7 +83,7 @@ def expand_input(
     *,
     true_columns: int = 16,
     noise_columns: int = 240,
-    columns: Sequence[int] | None = None,
+    columns: Sequence[int] | np.ndarray | None = None,
 ) -> Columns:
     """Features of x, as the sine nets were trained on them.
 
@@ -141,7 +141,7 @@ def evaluate_column(x: Scalars, column: Column) -> Scalars:
     return _evaluate_block(x, column.kind, [column])[..., 0]
 
 
-def checked_columns(columns: Sequence[int], count: int) -> list[int]:
+def checked_columns(columns: Sequence[int] | np.ndarray, count: int) -> list[int]:
     """The column numbers as ints, all within ``[0, count)``."""
     numbers = [operator.index(column) for column in columns]
     for number in numbers:

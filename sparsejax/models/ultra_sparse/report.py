@@ -217,7 +217,7 @@ def evaluate_seeds(
     )
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def summarise(values: Sequence[float] | np.ndarray) -> Summary:
     """Mean of numbers with the 95 % interval that Student's t gives it.
 
     Args:

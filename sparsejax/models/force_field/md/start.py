@@ -132,7 +132,7 @@ def boltzmann_velocities(
 
 
 @partial(jax.jit, static_argnums=2)
-def _drawn(key: jax.Array, copy: int, atoms: int) -> jax.Array:
+def _drawn(key: jax.Array, copy: int | jax.Array, atoms: int) -> jax.Array:
     return jax.random.normal(jax.random.fold_in(key, copy), (atoms, 3))
 
 

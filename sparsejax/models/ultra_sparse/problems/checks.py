@@ -19,7 +19,7 @@ def check_table(
     task: Task,
     *,
     num_parameters: int | None = None,
-    feature_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | np.ndarray | None = None,
 ) -> tuple[str, ...]:
     """Refuse a table that nothing can be fitted to; say what is odd about one that can.
 
@@ -79,7 +79,7 @@ def check_finite(name: str, values: np.ndarray) -> None:
         )
 
 
-def _constant_columns(features: np.ndarray, names: Sequence[str] | None) -> tuple[str, ...]:
+def _constant_columns(features: np.ndarray, names: Sequence[str] | np.ndarray | None) -> tuple[str, ...]:
     constant = np.flatnonzero((features == features[:1]).all(axis=0))
     if not len(constant):
         return ()
