@@ -1,18 +1,18 @@
-"""The checks of annotated calls of `sparsejax.ops` in a test run: types, dtypes and shapes."""
+"""The checks of annotated calls of the library in a test run: types, dtypes and shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, get_origin, runtime_checkable
+
+import numpy as np
+from jaxtyping import AbstractArray
 
 
 @runtime_checkable
 class AnyArray(Protocol):
-    """What stands for a `jax.Array`: an array of NumPy or a constant of a program, too, as in JAX itself.
-
-    Aliases with shapes, such as ``Float[Array, "b i"]``, still ask for a `jax.Array`.
-    """
+    """What stands for a `jax.Array`: an array of NumPy or a constant of a program, too, as in JAX itself."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -27,8 +27,31 @@ def _check() -> Callable[..., Any]:
     import jax
     from beartype import BeartypeConf, FrozenDict, beartype
 
-    arrays = FrozenDict({jax.Array: AnyArray})
-    return beartype(conf=BeartypeConf(is_pep484_tower=True, hint_overrides=arrays))  # an int is a float
+    whole = int | np.integer
+    stand_ins = {
+        jax.Array: AnyArray,
+        np.ndarray: np.ndarray | np.generic,  # NumPy's arrays without axes
+        int: whole,
+        float: float | np.floating | whole,
+    }
+    return beartype(conf=BeartypeConf(hint_overrides=FrozenDict(stand_ins), is_random=False))
+
+
+def _open(hint: Any) -> None:
+    """Let an annotation be asked here, which is as it stands for readers and type checkers.
+
+    Protocols learn to answer at run time, and arrays of shapes, such as ``Float[Array, "b i"]``, to take
+    whatever stands for a `jax.Array`.
+    """
+    import jax
+
+    if isinstance(hint, type) and getattr(hint, "_is_protocol", False):
+        runtime_checkable(hint)
+    if isinstance(hint, type) and issubclass(hint, AbstractArray) and hint.array_type is jax.Array:
+        hint.array_type = AnyArray
+    for part in (get_origin(hint), *get_args(hint), getattr(hint, "__bound__", None)):
+        if part is not None:
+            _open(part)
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,4 +63,6 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     if function.__name__ == "__init__" or "ret0" not in function.__annotations__:
         return function
+    for hint in function.__annotations__.values():
+        _open(hint)
     return _check()(function)

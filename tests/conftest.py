@@ -16,13 +16,22 @@ from tests import golden
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# All but the decoder of pickles, which runs millions of opcodes under a limit of time.
+CHECKPOINT = [
+    path.stem for path in (ROOT / "sparsejax" / "checkpoint").iterdir() if path.stem != "torch_format"
+]
+CHECKED = [
+    *("sparsejax.ops", "sparsejax.training", "sparsejax.models.ultra_sparse"),
+    *(f"sparsejax.checkpoint.{room}" for room in CHECKPOINT),
+]
+
 # JAX reads these when it is imported, which no line above does.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 # Before anything imports sparsejax. Commands and workers that a test starts run without the checks.
-install_import_hook("sparsejax.ops", "tests.checked.checked")
+install_import_hook(CHECKED, "tests.checked.checked")
 
 settings.register_profile("sparsejax", deadline=None)  # the first example of a shape compiles
 settings.load_profile("sparsejax")

@@ -6,6 +6,7 @@ import collections
 import json
 import math
 import struct
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -132,6 +133,16 @@ def test_any_tree_comes_back(tree):
     assert same(round_trip(tree), tree)
 
 
+@pytest.fixture
+def deep_stack():
+    """Room for the frames of the checks, some for each call of the library."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(5 * limit)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.usefixtures("deep_stack")
 def test_deepest_tree_comes_back_and_one_level_more_is_refused():
     for wrap in (lambda x: [x], lambda x: (x,), lambda x: {"k": x}, lambda x: {0: x}):
         tree = 1
