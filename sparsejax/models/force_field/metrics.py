@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from sparsejax.models.force_field.force_metrics import DIRECTED
 from sparsejax.models.force_field.losses import LossMasks, Quantities
 
-Sums = Mapping[str, Array]
+Sums = Mapping[str, ArrayLike]
 """Numbers that add over batches; of `metric_sums`."""
 
 

@@ -65,7 +65,13 @@ def delayed_copy(
 
 
 def mqar(
-    key: jax.Array, batch: int, *, length: int, num_pairs: int, vocabulary: int, power: float = 0.01
+    key: jax.Array,
+    batch: int,
+    *,
+    length: int,
+    num_pairs: int,
+    vocabulary: int,
+    power: float | jax.Array = 0.01,
 ) -> Examples:
     """Multi-query associative recall: pairs of a key and a value, then every key once more, in any order.
 
@@ -103,7 +109,9 @@ def mqar(
     return make(jax.random.split(key, batch))
 
 
-def _lookup(key: jax.Array, length: int, num_pairs: int, vocabulary: int, power: float) -> Examples:
+def _lookup(
+    key: jax.Array, length: int, num_pairs: int, vocabulary: int, power: float | jax.Array
+) -> Examples:
     """One sequence of `mqar`: (t,)."""
     of_keys, of_values, of_places, of_fillers = jax.random.split(key, 4)
     half, rest = vocabulary // 2, length - 2 * num_pairs

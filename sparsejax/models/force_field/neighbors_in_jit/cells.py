@@ -96,7 +96,7 @@ def _neighbour_cells(pbc: tuple[bool, ...], counts: tuple[int, int, int]) -> tup
     return len(steps), flat, jnp.asarray(wraps, jnp.int32)
 
 
-def _near(wrapped: Array, ids: Array, offsets: Array, neighbour: Array, reach: float) -> Array:
+def _near(wrapped: Array, ids: Array, offsets: Array, neighbour: Array, reach: float | Array) -> Array:
     """Bits (s, blocks, capacity, cells): is place b of the cell a step away near place c of this cell?"""
     cells, capacity = ids.shape
     blocks = -(-capacity // BITS)
