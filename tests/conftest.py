@@ -21,7 +21,7 @@ CHECKPOINT = [
     path.stem for path in (ROOT / "sparsejax" / "checkpoint").iterdir() if path.stem != "torch_format"
 ]
 CHECKED = [
-    *("sparsejax.ops", "sparsejax.training", "sparsejax.models.ultra_sparse"),
+    *("sparsejax.ops", "sparsejax.training", "sparsejax.models.ultra_sparse", "sparsejax.models.ten"),
     *(f"sparsejax.checkpoint.{room}" for room in CHECKPOINT),
 ]
 
