@@ -112,7 +112,7 @@ def _views(tensors: registry.Tensors, file_format: str | None) -> dict[str, Any]
         return dict(zip(tensors, pool.map(lambda array: array.view(), tensors.values()), strict=True))
 
 
-def _types(params: Mapping[str, np.ndarray], needed: Mapping[str, Any], dtype: Any) -> dict[str, np.dtype]:
+def _types(params: Mapping[str, Any], needed: Mapping[str, Any], dtype: Any) -> dict[str, np.dtype]:
     """The dtype of every parameter in JAX: floats as asked for, integers as the model has them."""
     types = {}
     wanted = flatten(needed)

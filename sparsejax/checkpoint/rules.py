@@ -36,7 +36,7 @@ from sparsejax.checkpoint.errors import (
 from sparsejax.checkpoint.transforms import Transform, identity
 from sparsejax.checkpoint.tree import flatten, unflatten
 
-State = Mapping[str, np.ndarray]
+State = Mapping[str, Any]  # arrays, and the quantised ones of files that have such
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NUMBER = "0|[1-9][0-9]{0,8}"  # no leading zero, no foreign digit, nothing that is too long for an index
 
@@ -125,7 +125,7 @@ def to_params(
         )
     if absent := [key for key in _implied_keys(rules, state) if key not in state]:
         raise _missing(absent)
-    flat: dict[str, np.ndarray] = {}
+    flat: dict[str, Any] = {}
     for rule, captures, members in groups:
         if rule.targets:
             flat |= _convert_group(rule, captures, members, state)
@@ -138,7 +138,7 @@ def to_params(
 
 def to_state(
     rules: Sequence[Rule], params: Mapping[str, Any], dropped: Iterable[str] | None = None
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """The file's arrays from nested parameters: the exact inverse of `to_params`.
 
     Args:
@@ -157,7 +157,7 @@ def to_state(
     groups, unused = _group_targets(rules, flat)
     if unused:
         raise UnexpectedKeyError(f"this layout has no key for the parameters {shown(unused)}")
-    state: dict[str, np.ndarray] = {}
+    state: dict[str, Any] = {}
     for rule, captures, paths in groups:
         arrays = rule.transform.backward(tuple(flat[path] for path in paths))
         state |= _named_sources(rule, captures, arrays)
@@ -288,9 +288,7 @@ def _group_targets(
     return result, unused
 
 
-def _convert_group(
-    rule: Rule, captures: dict[str, str], members: _Members, state: State
-) -> dict[str, np.ndarray]:
+def _convert_group(rule: Rule, captures: dict[str, str], members: _Members, state: State) -> dict[str, Any]:
     count = 1 + max(layer for _, layer in members)
     if (
         len(members) < len(rule.sources) * count
@@ -309,7 +307,7 @@ def _convert_group(
     return {target.format(**captures): array for target, array in zip(rule.targets, results, strict=True)}
 
 
-def _stacked(rule: Rule, captures: dict[str, str], layers: list[np.ndarray]) -> np.ndarray:
+def _stacked(rule: Rule, captures: dict[str, str], layers: list[Any]) -> Any:
     shapes = [array.shape for array in layers]
     for layer, shape in enumerate(shapes):
         if shape != shapes[0]:
@@ -319,10 +317,8 @@ def _stacked(rule: Rule, captures: dict[str, str], layers: list[np.ndarray]) -> 
     return np.stack(layers)
 
 
-def _named_sources(
-    rule: Rule, captures: dict[str, str], arrays: Sequence[np.ndarray]
-) -> dict[str, np.ndarray]:
-    named: dict[str, np.ndarray] = {}
+def _named_sources(rule: Rule, captures: dict[str, str], arrays: Sequence[Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
     for position, array in enumerate(arrays):
         if rule.stack:
             named |= {_key(rule, captures, position, layer): part for layer, part in enumerate(array)}
@@ -358,7 +354,7 @@ def _check_dropped(rules: Sequence[Rule], key: str, state: State) -> None:
         )
 
 
-def _restored(rules: Sequence[Rule], key: str, state: State) -> np.ndarray:
+def _restored(rules: Sequence[Rule], key: str, state: State) -> Any:
     for rule in rules:
         found = None if rule.targets else rule.match_source(key)
         if found is None:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparsejax.checkpoint import packed, registry, store
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.container import Layout
@@ -129,7 +127,7 @@ def _metadata_that_rebuilds(
     ck: Checkpoint,
     family: registry.Family,
     variant: str,
-    state: Mapping[str, np.ndarray],
+    state: Mapping[str, Any],
     metadata: Mapping[str, Any],
     *,
     bare: bool,
@@ -163,7 +161,7 @@ def _metadata_that_rebuilds(
     raise ExportError(f"the variant {variant!r} cannot say that this model is {ck.config}")
 
 
-def _state(ck: Checkpoint, family: registry.Family, variant: str, layout: Layout) -> Mapping[str, np.ndarray]:
+def _state(ck: Checkpoint, family: registry.Family, variant: str, layout: Layout) -> Mapping[str, Any]:
     try:
         return to_state(family.rules(variant, ck.config), ck.params, layout.dropped)
     except (UnexpectedKeyError, KeyError) as error:

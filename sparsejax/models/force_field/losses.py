@@ -246,7 +246,7 @@ def _stress_terms(
 # What terms are made of
 
 
-def cosines(first: Array, second: Array, floor: float = _SMALLEST_NORM) -> Array:
+def cosines(first: Array, second: Array, floor: float | Array = _SMALLEST_NORM) -> Array:
     """Cosines of the angles between vectors; 0 where one of them is zero.
 
     Args:
