@@ -21,7 +21,13 @@ CHECKPOINT = [
     path.stem for path in (ROOT / "sparsejax" / "checkpoint").iterdir() if path.stem != "torch_format"
 ]
 CHECKED = [
-    *("sparsejax.ops", "sparsejax.training", "sparsejax.models.ultra_sparse", "sparsejax.models.ten"),
+    *(
+        "sparsejax.ops",
+        "sparsejax.training",
+        "sparsejax.models.ultra_sparse",
+        "sparsejax.models.ten",
+        "sparsejax.models.force_field",
+    ),
     *(f"sparsejax.checkpoint.{room}" for room in CHECKPOINT),
 ]
 
