@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from sparsejax.models.sprout.config import SproutFFNConfig
 
@@ -27,7 +28,7 @@ _FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def reference_ffn(
-    config: SproutFFNConfig, ffn: Mapping[str, Any], inputs: np.ndarray, used: np.ndarray | None = None
+    config: SproutFFNConfig, ffn: Mapping[str, Any], inputs: ArrayLike, used: np.ndarray | None = None
 ) -> np.ndarray:
     """``W2 gelu(W1 x)`` token by token; of the neurons used, only their rows and columns are read.
 
