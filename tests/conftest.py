@@ -27,6 +27,7 @@ CHECKED = [
         "sparsejax.models.ultra_sparse",
         "sparsejax.models.ten",
         "sparsejax.models.force_field",
+        "sparsejax.models.sprout",
     ),
     *(f"sparsejax.checkpoint.{room}" for room in CHECKPOINT),
 ]
