@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol, get_args, get_origin, runtime_checkable
+from typing import Any, Protocol, Self, get_args, get_origin, runtime_checkable
 
 import numpy as np
 from jaxtyping import AbstractArray
@@ -59,10 +59,12 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Only the second one, which has the result as ``ret0`` beside all arguments, is checked: what a function
     refuses by itself then ends in its own error, and what it takes has to be what its annotations say.
-    Constructors are left out: JAX rebuilds pytrees through them, with whatever stands for a leaf.
+    Constructors are left out: JAX rebuilds pytrees through them, with whatever stands for a leaf. So are methods
+    that give ``Self``, which beartype knows in decorated classes alone.
     """
-    if function.__name__ == "__init__" or "ret0" not in function.__annotations__:
+    hints = function.__annotations__
+    if function.__name__ == "__init__" or "ret0" not in hints or Self in hints.values():
         return function
-    for hint in function.__annotations__.values():
+    for hint in hints.values():
         _open(hint)
     return _check()(function)

@@ -159,7 +159,7 @@ def called_steps(
       arguments: of each step, from the first one on that is to be done.
     """
 
-    def steps(state: GradientState, count: int) -> tuple[GradientState, Any]:
+    def steps(state: Any, count: int) -> tuple[Any, Any]:
         records = []
         for _ in range(count):
             state, record = compiled(state, *next(arguments))

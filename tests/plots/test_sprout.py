@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -224,7 +223,7 @@ def test_windows_are_of_one_shape_and_equal_shares():
 
 def stub(vocab_size, metadata=None):
     config = SproutConfig(vocab_size=vocab_size, d_model=4, d_ff=8, n_heads=1, n_layers=1, block_size=4)
-    return SimpleNamespace(config=config, metadata=metadata or {}, model=None, params={})
+    return Checkpoint("sprout", "v2", config, {}, metadata or {})
 
 
 def test_text_needs_a_tokenizer(tmp_path):
@@ -256,7 +255,7 @@ def test_texts_that_cannot_be_used(tmp_path, content, vocab_size, message):
 
 
 def test_an_ffn_on_its_own_and_an_empty_folder_are_refused(tmp_path):
-    ck = SimpleNamespace(config=SproutFFNConfig(4, 8))
+    ck = Checkpoint("sprout", "v2", SproutFFNConfig(4, 8), {})
     with pytest.raises(RunError, match="reads no text"):
         draw_report(ck, tmp_path)
     with pytest.raises(RunError, match="holds no .txt file"):
