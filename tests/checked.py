@@ -59,8 +59,8 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Only the second one, which has the result as ``ret0`` beside all arguments, is checked: what a function
     refuses by itself then ends in its own error, and what it takes has to be what its annotations say.
-    Constructors are left out: JAX rebuilds pytrees through them, with whatever stands for a leaf. So are methods
-    that give ``Self``, which beartype knows in decorated classes alone.
+    Constructors are left out: JAX rebuilds pytrees through them, with whatever stands for a leaf. So are
+    methods that give ``Self``, which beartype knows in decorated classes alone.
     """
     hints = function.__annotations__
     if function.__name__ == "__init__" or "ret0" not in hints or Self in hints.values():
