@@ -44,6 +44,8 @@ settings.load_profile("sparsejax")
 
 NO_TORCH = "torch is not installed"
 
+MOST_MAPS = 40_000  # a file may compile 2,500 programs before the next look
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
@@ -65,6 +67,24 @@ def pytest_collection_finish() -> None:
     """Thousands of tests and the modules they import stay to the end: no collection has to visit them."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Forget compiled programs between files before they have used up the process's memory maps.
+
+    Each takes about ten of the 65,530 that Linux allows; what is compiled beyond ends in a MemoryError.
+    """
+    if nextitem is not None and nextitem.path != item.path and _memory_maps() > MOST_MAPS:
+        import jax
+
+        jax.clear_caches()
+
+
+def _memory_maps() -> int:
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # not Linux
+        return 0
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
