@@ -32,7 +32,7 @@ from sparsejax.models.sprout import SproutConfig
 from sparsejax.models.ten import generate, initial_state
 from sparsejax.models.ultra_sparse import fuse
 from sparsejax.models.ultra_sparse.model import forward
-from sparsejax.shipped import ShippedFile
+from sparsejax.shipped import PREDICTORS, ShippedFile
 
 GRID_POINTS = 100
 
@@ -307,7 +307,7 @@ def _relaxed(field: ForceField, graph: Any, positions: jax.Array) -> jax.Array:
 
 def _llama(ck: Checkpoint, path: Path) -> _Shown:
     from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-    from sparsejax.training.recipes.llama_checkpoints import PREDICTORS, PROMPT, SHARE, greedy_text
+    from sparsejax.training.recipes.llama_checkpoints import PROMPT, SHARE, greedy_text
     from sparsejax.training.recipes.llama_predictors import read_predictors
 
     call = jax.jit(lambda tokens: ck.model.apply({"params": ck.params}, tokens))

@@ -21,6 +21,9 @@ MANIFEST = "manifest.json"
 VARIABLE = "SPARSEJAX_CHECKPOINTS"
 """Environment variable that names a folder with the files, such as ``checkpoints`` of a checkout."""
 
+HELD_OUT, PREDICTORS = ".held_out.npz", ".predictors"
+"""Beside a network: text that it has not seen, and what ``sparsejax calibrate`` wrote."""
+
 _PACKAGE = Path(__file__).resolve().parent
 _IN_CHECKOUT, _IN_WHEEL = "checkpoints", "shipped_checkpoints"
 _WAY_OUT = (

@@ -29,7 +29,9 @@ NEEDS_AT_IMPORT = {  # their base classes; loaded lazily themselves
     "models/ultra_sparse/estimator.py": "sklearn",
     "models/force_field/calculator.py": "ase",
 }
-OUTER = ("sparsejax.training", "sparsejax.bench", "sparsejax.cli", "sparsejax.plots", "sparsejax.demo")
+OUTER = tuple(
+    f"sparsejax.{room}" for room in ("training", "bench", "cli", "plots", "demo", "console", "shipped")
+)
 
 
 def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:

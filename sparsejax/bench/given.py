@@ -11,9 +11,7 @@ from sparsejax.checkpoint import npz_file, store
 from sparsejax.checkpoint.errors import UnknownFormatError, file_name
 from sparsejax.checkpoint.inspection import inspect
 from sparsejax.checkpoint.readable import check_readable, located
-
-HELD_OUT, PREDICTORS = ".held_out.npz", ".predictors"
-"""Beside a network: text that it has not seen, and what ``sparsejax calibrate`` wrote."""
+from sparsejax.shipped import HELD_OUT, PREDICTORS, shipped_files
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,6 @@ def networks_with_text(pattern: str, checkpoint: str | None) -> list[Path]:
       >>> [path.name for path in networks_with_text("sprout*.pt", None)]
       ['sprout_words.pt']
     """
-    from sparsejax.shipped import shipped_files
-
     if checkpoint is not None:
         return [Path(checkpoint)]
     shipped = [file.path for file in shipped_files(pattern) if file.path is not None]

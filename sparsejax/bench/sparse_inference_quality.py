@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.bench.given import HELD_OUT, PREDICTORS, networks_with_text
+from sparsejax.bench.given import networks_with_text
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row, Target
+from sparsejax.shipped import HELD_OUT, PREDICTORS
 from sparsejax.training.recipes.llama_quality import FRACTIONS, Way, curves
 
 _QUICK_ROWS = 2

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.bench.given import HELD_OUT
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row, Target
 from sparsejax.models.sprout.config import Path as SparsePath
 from sparsejax.models.sprout.mlm import mlm_loss
 from sparsejax.models.sprout.quality import ffn_quality
+from sparsejax.shipped import HELD_OUT
 
 SHARES = (0.5, 0.25, 0.1)
 """Of the neurons."""

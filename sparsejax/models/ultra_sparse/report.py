@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.json_values import plain_values
+from sparsejax.checkpoint.json_values import plain_values
 from sparsejax.models.ultra_sparse.baselines import Baseline
 from sparsejax.models.ultra_sparse.config import UltraSparseConfig
 from sparsejax.models.ultra_sparse.metrics import saturated_share, selection_stats, storage_bits

@@ -18,6 +18,7 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.gguf import read_gguf, write_gguf
 from sparsejax.models.sparse_inference.generation import generate
 from sparsejax.models.sparse_inference.plain_ffn import with_plain_ffn
+from sparsejax.shipped import HELD_OUT, PREDICTORS
 from sparsejax.training.recipes.documentation import documentation
 from sparsejax.training.recipes.llama import BEST, Prepared, prepare, train
 from sparsejax.training.recipes.llama_calibrate import Fit, calibrate_network
@@ -26,9 +27,6 @@ from sparsejax.training.recipes.llama_predictors import read_predictors, write_p
 from sparsejax.training.recipes.llama_quality import curves
 from sparsejax.training.recipes.llama_settings import LlamaSettings
 from sparsejax.training.recipes.manifest import described, record
-
-PREDICTORS, HELD_OUT = ".predictors", ".held_out.npz"
-"""Beside each file: what ``sparsejax calibrate`` writes, and ``tokens`` (n, t) that it has not seen."""
 
 PROMPT = "Return the "
 SHARE = 0.25

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sparsejax.json_values import plain_values
+from sparsejax.checkpoint.json_values import plain_values
 from sparsejax.models.sprout.analysis.coactivation import (
     Coactivation,
     coactivation_from,

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from sparsejax.json_values import plain_values
+from sparsejax.checkpoint.json_values import plain_values
 
 
 @pytest.mark.parametrize(
