@@ -23,9 +23,30 @@ if TYPE_CHECKING:
     from sparsejax.training.recipes.ultra_sparse import Prepared, Trained
 
 
+class _Page(Console):
+    """A console that leaves a closed pipe to the command, whose exit code tells it."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def page(*, width: int) -> Console:
+    """The terminal, or a page of a width where there is none, as in a file.
+
+    Args:
+      width: in characters.
+
+    Example:
+      >>> page(width=200).width >= 80
+      True
+    """
+    console = _Page(highlight=False)
+    return console if console.is_terminal else _Page(width=width, highlight=False)
+
+
 def show_report(report: Report, max_rows: int = 200) -> None:
     """Print what `inspect` found: a few lines of facts and the tensor table."""
-    console = _console(width=200)
+    console = page(width=200)
     facts = {
         "file": f"{report.path} ({report.file_format})",
         "kind": f"{report.kind}/{report.variant}" if report.kind else "unknown",
@@ -54,7 +75,7 @@ def show_report(report: Report, max_rows: int = 200) -> None:
 
 def show_checks(checks: Sequence[Check]) -> None:
     """Print the checks of `verify`, one line each."""
-    console = Console(highlight=False)
+    console = page(width=160)
     for check in checks:
         mark = Text("ok     ", "green") if check.passed else Text("FAILED ", "red")
         console.print(mark + _plain(f"{check.name}: {check.detail}"), soft_wrap=True)
@@ -72,7 +93,7 @@ def show_demo(rows: Sequence[DemoRow], note: str | None = None) -> None:
         )
         verified = _plain(row.verified) if row.passed else Text("FAILED: ", "red") + _plain(row.verified)
         table.add_row(_plain(row.name), row.kind, str(row.parameters), verified, row.quality, *times)
-    _console(width=160).print(table)
+    page(width=160).print(table)
     if note is not None:
         print(note)
 
@@ -108,7 +129,7 @@ def show_training(run: Prepared, trained: Trained) -> None:
     for model in report.baselines:
         scores = (f"{model.train:.4g}", f"{model.test:.4g}")
         table.add_row(_plain(model.name), *scores, f"{model.nonzeros:,}", f"{model.storage_bits:,}")
-    _console(width=120).print(table)
+    page(width=120).print(table)
     if report.tanh_floor is not None:
         print(f"a tanh output cannot go below {report.tanh_floor:.4g} on the test part")
     print(f"{trained.seconds:.1f} s of training; report, log, plots and the best net: {run.folder}")
@@ -218,7 +239,7 @@ def show_calibration(found: Calibrated) -> None:
         cells = (f"{value:.3f}" for value in shares)
         at = (f"{layer.threshold:.4g}", f"{100 * layer.active_at_threshold:.1f} %")
         table.add_row(str(number), *cells, *at)
-    console = _console(width=120)
+    console = page(width=120)
     console.print(table)
     if found.perplexities:
         of_ways = Table("active", *found.perplexities, title="perplexity of held-out text")
@@ -257,7 +278,7 @@ def show_guesses(guesses: Sequence[Sequence[Guess]]) -> None:
         for guess in of_mask:
             row = (_plain(guess.token), f"{guess.probability:.4f}", _plain(guess.text))
             table.add_row(str(number + 1), *row)
-    _console(width=160).print(table)
+    page(width=160).print(table)
 
 
 SHOWN_RUNS: Mapping[str, tuple[Callable[..., None], Callable[..., None]]] = {
@@ -275,12 +296,6 @@ def _tell(lines: Sequence[str], run: Any, *, saved: str) -> None:
     more = [f"{run.folder}: continued from the last saved {saved}"] if run.standing == "unfinished" else []
     for line in (*lines, *more):
         print(line, flush=True)
-
-
-def _console(*, width: int) -> Console:
-    """The terminal, or a page of a width where there is none, as in a file."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=width, highlight=False)
 
 
 def _without_controls(text: str) -> str:

@@ -144,10 +144,12 @@ def test_help_lists_every_command(capsys):
     assert [name for name in cli._COMMANDS if f" {name} " not in text] == []
 
 
-def test_output_that_nobody_reads_ends_quietly(tmp_path):
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_output_that_nobody_reads_ends_quietly(tmp_path, command):
     reading, writing = os.pipe()
     os.close(reading)
-    arguments = ["convert", str(SPARSE), str(tmp_path / "model")]
+    model = tmp_path / "model"
+    arguments = [command, str(SPARSE), *([str(model)] if command == "convert" else [])]
     done = subprocess.run(
         [sys.executable, "-c", "from sparsejax.cli import main; main()", *arguments],
         stdout=writing,
@@ -157,7 +159,7 @@ def test_output_that_nobody_reads_ends_quietly(tmp_path):
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
-    assert (tmp_path / "model").is_dir()
+    assert model.is_dir() == (command == "convert")
 
 
 def test_debug_shows_the_traceback(tmp_path):

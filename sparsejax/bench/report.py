@@ -170,14 +170,14 @@ def _markdown(cell: str) -> str:
 
 def show_rows(rows: Sequence[Row]) -> None:
     """Print the rows as a rich table."""
-    from rich.console import Console
     from rich.table import Table
+
+    from sparsejax.console import page
 
     table = Table(*HEAD, "bound by", show_lines=True)
     for row in rows:
         table.add_row(*_cells(row, row.peers), row.bound)
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(width=180, highlight=False)
+    console = page(width=180)
     console.print(table, markup=False)
     for line in surroundings(rows):
         console.print(line, markup=False, soft_wrap=True)
