@@ -12,7 +12,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import sparsejax as sj
-from sparsejax.models.sparse_inference.batching import Batcher
+from sparsejax.models.sparse_inference.llama.batching import Batcher
 
 WAITING, MOST_BYTES, PATIENCE = 256, 1 << 16, 120.0
 

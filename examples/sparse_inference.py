@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 import sparsejax as sj
-from sparsejax.models.sparse_inference.calibration import Calibrator
+from sparsejax.models.sparse_inference.calibration.calibrate import Calibrator
+from sparsejax.models.sparse_inference.calibration.statistics import predictor_statistics
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.generation import generate
-from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs, ffn_weights
-from sparsejax.models.sparse_inference.plain_ffn import with_plain_ffn
-from sparsejax.models.sparse_inference.statistics import predictor_statistics
-from sparsejax.models.sparse_inference.tokenizer import read_tokenizer
+from sparsejax.models.sparse_inference.llama.generation import generate
+from sparsejax.models.sparse_inference.llama.observe import collect_ffn_inputs, ffn_weights
+from sparsejax.models.sparse_inference.llama.plain_ffn import with_plain_ffn
+from sparsejax.models.sparse_inference.tokenizer.tokenizer import read_tokenizer
 from sparsejax.training.recipes.llama_quality import curves
 
 SHARE = 0.25

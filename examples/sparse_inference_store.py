@@ -22,7 +22,7 @@ from sparsejax.models.sparse_inference import (
     place,
     write_neurons,
 )
-from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
+from sparsejax.models.sparse_inference.ffn.paths import predicted_ffn
 from sparsejax.ops.sparse_ffn import FFNWeights
 
 LAYERS, NEURONS, WIDTH, LATENT, TOP_K = 4, 1024, 256, 16, 100

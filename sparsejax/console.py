@@ -16,7 +16,7 @@ from sparsejax.checkpoint.verification import Check
 from sparsejax.demo import DemoRow
 
 if TYPE_CHECKING:
-    from sparsejax.models.sparse_inference.store import NeuronStore
+    from sparsejax.models.sparse_inference.store.neuron_store import NeuronStore
     from sparsejax.training.recipes import force_field, llama, sprout, ten
     from sparsejax.training.recipes.llama_calibrate import Calibrated
     from sparsejax.training.recipes.sprout_fill_mask import Guess

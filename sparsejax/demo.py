@@ -306,7 +306,7 @@ def _relaxed(field: ForceField, graph: Any, positions: jax.Array) -> jax.Array:
 
 
 def _llama(ck: Checkpoint, path: Path) -> _Shown:
-    from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+    from sparsejax.models.sparse_inference.llama.config import LlamaConfig
     from sparsejax.training.recipes.llama_checkpoints import PROMPT, SHARE, greedy_text
     from sparsejax.training.recipes.llama_predictors import read_predictors
 

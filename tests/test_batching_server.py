@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import sparsejax as sj
-from sparsejax.models.sparse_inference.generation import generate
+from sparsejax.models.sparse_inference.llama.generation import generate
 from tests.compilations import compilations
 
 pytest.importorskip("tokenizers")

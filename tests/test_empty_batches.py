@@ -12,14 +12,14 @@ import pytest
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.models.force_field.losses import ForceFieldLoss, LossMasks, force_field_loss
 from sparsejax.models.sparse_inference import SparseFFN, SparsityConfig
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
-from sparsejax.models.sparse_inference.llama import LlamaLM
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_weights import quantize_llama
-from sparsejax.models.sparse_inference.predictor import LowRankPredictor
-from sparsejax.models.sparse_inference.selection import select_blocks
-from sparsejax.models.sparse_inference.store import NeuronStore
-from sparsejax.models.sparse_inference.store_ffn import StoredFFN
+from sparsejax.models.sparse_inference.ffn.plan import FFNPlan
+from sparsejax.models.sparse_inference.ffn.selection import select_blocks
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.model import LlamaLM
+from sparsejax.models.sparse_inference.llama.weights import quantize_llama
+from sparsejax.models.sparse_inference.predictor.learned import LowRankPredictor
+from sparsejax.models.sparse_inference.store.ffn import StoredFFN
+from sparsejax.models.sparse_inference.store.neuron_store import NeuronStore
 from sparsejax.models.sprout.config import DeepSets, SproutConfig
 from sparsejax.models.sprout.model import SproutLM
 from sparsejax.models.ten import EigenstateLayer, TemporalEigenstateConfig, TemporalEigenstateNetwork

@@ -19,7 +19,7 @@ from sparsejax.models.force_field.dataset_writer import DatasetWriter
 from sparsejax.models.force_field.md.trajectory import Frame, TrajectoryWriter
 from sparsejax.models.force_field.structure import Structure
 from sparsejax.models.force_field.teachers import Failure
-from sparsejax.models.sparse_inference.store_file import write_neurons
+from sparsejax.models.sparse_inference.store.neuron_file import write_neurons
 from sparsejax.ops.sparse_ffn import FFNWeights
 from sparsejax.plots.style import single, write_figures
 from sparsejax.training.logs import RoundLog

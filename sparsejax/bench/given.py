@@ -108,7 +108,7 @@ def _is_published_size(config: Any) -> bool:
 
 
 def _is_llama(config: Any) -> bool:
-    from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+    from sparsejax.models.sparse_inference.llama.config import LlamaConfig
 
     return isinstance(config, LlamaConfig)
 

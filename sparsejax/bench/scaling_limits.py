@@ -84,7 +84,7 @@ def networks() -> list[Network]:
     """Of each family that is trained by gradients, at a size that is known of it."""
     import jax
 
-    from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+    from sparsejax.models.sparse_inference.llama.config import LlamaConfig
     from sparsejax.models.ten.config import TemporalEigenstateConfig
     from sparsejax.models.ten.presets import PUBLISHED
     from sparsejax.training.recipes import llama_parts, sprout_parts, ten_parts

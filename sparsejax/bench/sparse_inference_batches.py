@@ -1,7 +1,7 @@
 """Where computing some neurons stops paying: small batches, and two paths at the limits that "auto" has.
 
-The limits are those of `sparsejax.models.sparse_inference.crossover`: there a path is at its worst, about as
-fast as our own products of all neurons, which a variant of the row shows.
+The limits are those of `sparsejax.models.sparse_inference.ffn.crossover`: there a path is at its worst, about
+as fast as our own products of all neurons, which a variant of the row shows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sparsejax.bench.report import Row
 from sparsejax.bench.sparse_inference_ffn import Turning, as_row, dense_calls, dense_errors, relative, timed
 from sparsejax.bench.sparse_inference_layers import LARGE, QUICK, SMALL, Layers, Sizes
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.crossover import ROWS, SHARED
-from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
+from sparsejax.models.sparse_inference.ffn.crossover import ROWS, SHARED
+from sparsejax.models.sparse_inference.ffn.paths import predicted_ffn
+from sparsejax.models.sparse_inference.ffn.plan import FFNPlan, chosen
 
 BATCHES = (2, 4, 8)
 TOGETHER = (32, 128, 512)

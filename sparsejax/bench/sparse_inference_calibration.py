@@ -47,7 +47,7 @@ QUICK = Sizes(128, 256, 16, 256, 64, 64)
 def measure(sizes: Sizes, machine: Machine, *, quick: bool) -> Iterator[Row]:
     """The one row."""
     from sparsejax.models.sparse_inference import SparsityConfig, predictor_statistics
-    from sparsejax.models.sparse_inference.calibration import calibrate
+    from sparsejax.models.sparse_inference.calibration.calibrate import calibrate
 
     weights, samples, held_out = _layer(sizes)
     chosen = SparsityConfig.with_active_fraction(0.1)

@@ -90,7 +90,7 @@ def decode_row(words: str, path: Path, count: int, machine: Machine, *, quick: b
       quick: fewer repetitions.
     """
     import sparsejax as sj
-    from sparsejax.models.sparse_inference.generation import generate
+    from sparsejax.models.sparse_inference.llama.generation import generate
 
     ck = sj.load(path)
     options: dict[str, Any] = {"max_new_tokens": count, "temperature": 0, "stop_tokens": []}
@@ -138,8 +138,8 @@ def write_random(path: Path, sizes: Sizes, kept: str) -> None:
     """
     import jax
 
-    from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-    from sparsejax.models.sparse_inference.rope import RopeConfig
+    from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+    from sparsejax.models.sparse_inference.llama.rope import RopeConfig
     from sparsejax.training.recipes.llama_file import write_llama
     from sparsejax.training.recipes.llama_parts import initial_params
     from sparsejax.training.recipes.llama_vocabulary import vocabulary

@@ -16,10 +16,10 @@ from sparsejax.bench.pinned import tell
 from sparsejax.bench.report import Row, Target
 from sparsejax.bench.sparse_inference_layers import GATED, LARGE, PREFILL, QUICK, SMALL, Layers, Sizes
 from sparsejax.bench.timing import Timing, race
-from sparsejax.models.sparse_inference.compensation import Compensation, fit_compensation
+from sparsejax.models.sparse_inference.calibration.compensation import Compensation, fit_compensation
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan, chosen
+from sparsejax.models.sparse_inference.ffn.paths import predicted_ffn
+from sparsejax.models.sparse_inference.ffn.plan import FFNPlan, chosen
 from sparsejax.ops.sparse_ffn import dense_ffn, listed_ffn
 
 _PEERS = "dense"

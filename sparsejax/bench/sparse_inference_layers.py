@@ -117,7 +117,7 @@ class Layers:
     @cached_property
     def scorers(self) -> list[Any]:
         """The predictors as one token reads them."""
-        from sparsejax.models.sparse_inference.predictor_quantized import quantize_predictor
+        from sparsejax.models.sparse_inference.predictor.quantized import quantize_predictor
 
         if not self.sizes.quantises:
             return self.predictors
@@ -129,7 +129,7 @@ class Layers:
         import jax
 
         from sparsejax.models.sparse_inference.config import SparsityConfig
-        from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
+        from sparsejax.models.sparse_inference.ffn.paths import predicted_ffn
 
         sparsity = SparsityConfig.with_top_k(self.top_k)
 
@@ -228,7 +228,7 @@ class Layers:
         return FFNWeights(w_in, w_out, b_in=bias)
 
     def _predictor(self, directions: Any, one: Any) -> Any:
-        from sparsejax.models.sparse_inference.predictor import LowRankPredictor
+        from sparsejax.models.sparse_inference.predictor.learned import LowRankPredictor
 
         rows, bias = (one.w_in, one.b_in) if one.w_gate is None else (one.w_gate, one.b_gate)
         return LowRankPredictor(directions, rows @ directions.T, bias)

@@ -57,7 +57,7 @@ def measured(path: Path, *, quick: bool = False) -> Measured:
       CheckpointError: the file or its predictors cannot be read.
       FileNotFoundError: there is no text.
     """
-    from sparsejax.models.sparse_inference.plain_ffn import with_plain_ffn
+    from sparsejax.models.sparse_inference.llama.plain_ffn import with_plain_ffn
     from sparsejax.training.recipes.llama_generate import load_llama
     from sparsejax.training.recipes.llama_predictors import read_predictors
 

@@ -17,15 +17,15 @@ import numpy as np
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row
 from sparsejax.bench.timing import Timing, race
-from sparsejax.models.sparse_inference.cache_statistics import CacheStatistics
 from sparsejax.models.sparse_inference.config import CacheConfig, CacheStrategy, SparsityConfig
-from sparsejax.models.sparse_inference.ffn_paths import predicted_ffn
-from sparsejax.models.sparse_inference.ffn_plan import FFNPlan
-from sparsejax.models.sparse_inference.predictor import LowRankPredictor
-from sparsejax.models.sparse_inference.store import NeuronStore
-from sparsejax.models.sparse_inference.store_ffn import StoredFFN
-from sparsejax.models.sparse_inference.store_memory import HostUnits
-from sparsejax.models.sparse_inference.store_units import unit_layout
+from sparsejax.models.sparse_inference.ffn.paths import predicted_ffn
+from sparsejax.models.sparse_inference.ffn.plan import FFNPlan
+from sparsejax.models.sparse_inference.predictor.learned import LowRankPredictor
+from sparsejax.models.sparse_inference.store.cache_statistics import CacheStatistics
+from sparsejax.models.sparse_inference.store.ffn import StoredFFN
+from sparsejax.models.sparse_inference.store.memory import HostUnits
+from sparsejax.models.sparse_inference.store.neuron_store import NeuronStore
+from sparsejax.models.sparse_inference.store.units import unit_layout
 from sparsejax.ops.sparse_ffn import FFNWeights, dense_ffn
 
 _ACTIVATION = "reglu"

@@ -7,7 +7,7 @@ import dataclasses
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.sparse_inference_batches import _ACTIVE, BATCHES, GROUPS, measure_sizes
 from sparsejax.bench.sparse_inference_layers import QUICK
-from sparsejax.models.sparse_inference.crossover import choose_path
+from sparsejax.models.sparse_inference.ffn.crossover import choose_path
 
 MACHINE = Machine("cpu", 2, {}, 5.0, 1.0, 20.0, 60.0)
 

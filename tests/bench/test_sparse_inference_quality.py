@@ -6,7 +6,7 @@ import pytest
 
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.sparse_inference_quality import Measured, rows_of
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
 from sparsejax.training.recipes.llama_quality import FRACTIONS
 
 MACHINE = Machine("cpu (test)", 1, {"jax": "1"}, 5.0, 0.5, 10.0, 30.0)

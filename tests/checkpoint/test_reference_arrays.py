@@ -10,7 +10,7 @@ import pytest
 from sparsejax.checkpoint import registry
 from sparsejax.checkpoint.errors import MissingKeyError
 from sparsejax.checkpoint.reference_arrays import FEATURE_NAMES, TOKEN_NAMES, named
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
 from sparsejax.models.sprout.config import SproutConfig
 from sparsejax.models.ten import TemporalEigenstateConfig
 

@@ -28,9 +28,9 @@ from sparsejax.models.sparse_inference.layouts import (
     PUBLISHED_ACTIVATIONS,
     rules,
 )
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_metadata import llama_config, llama_metadata
-from sparsejax.models.sparse_inference.llama_names import tensor_places
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.metadata import llama_config, llama_metadata
+from sparsejax.models.sparse_inference.llama.names import tensor_places
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
 from sparsejax.ops.quantized import FORMATS
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.models.sparse_inference.part_configs import ScorerConfig, WeightsConfig
-from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
+from sparsejax.models.sparse_inference.predictor.learned import LowRankPredictor, MLPPredictor
 from sparsejax.ops.quantized import AffineTensor, quantized_matmul
 
 

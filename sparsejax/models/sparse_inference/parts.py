@@ -13,8 +13,8 @@ import numpy as np
 from sparsejax.checkpoint.accepted_names import check_options
 from sparsejax.checkpoint.errors import CorruptFileError
 from sparsejax.checkpoint.reference_arrays import FEATURE_NAMES, TOKEN_NAMES, named
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_state import check_state
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.state import check_state
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
 from sparsejax.ops.token_ids import check_token_ids
 
@@ -45,11 +45,13 @@ _OPTIONS: Mapping[type, tuple[str, ...]] = {
 def build(config: Any) -> Any:
     """The module of a config."""
     if isinstance(config, LlamaConfig):
-        from sparsejax.models.sparse_inference.llama import LlamaLM  # a file of another family needs none
+        from sparsejax.models.sparse_inference.llama.model import (
+            LlamaLM,  # a file of another family needs none
+        )
 
         return LlamaLM(config)
     if isinstance(config, FFNConfig):
-        from sparsejax.models.sparse_inference.ffn import SparseFFN
+        from sparsejax.models.sparse_inference.ffn.module import SparseFFN
 
         return SparseFFN(config.d_model, config.d_ff, config.d_out, activation=config.activation)
     from sparsejax.models.sparse_inference.part_modules import AffineMatrix, Scorer
@@ -68,7 +70,7 @@ def shapes(config: Any) -> dict[str, Any] | None:
     """Shapes of the parameters of a network, whose module takes long to trace; None of other parts."""
     if not isinstance(config, LlamaConfig):
         return None
-    from sparsejax.models.sparse_inference.llama_weights import llama_shapes
+    from sparsejax.models.sparse_inference.llama.weights import llama_shapes
 
     return llama_shapes(config)
 

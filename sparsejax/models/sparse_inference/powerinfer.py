@@ -14,8 +14,8 @@ import numpy as np
 from sparsejax.checkpoint.errors import CorruptFileError, MissingKeyError, NotReadableError, ShapeError
 from sparsejax.checkpoint.load import load
 from sparsejax.checkpoint.readable import check_readable, located
-from sparsejax.models.sparse_inference.placement import read_activation_counts
-from sparsejax.models.sparse_inference.predictor import MLPPredictor
+from sparsejax.models.sparse_inference.predictor.learned import MLPPredictor
+from sparsejax.models.sparse_inference.store.placement import read_activation_counts
 
 _LAYER = re.compile(r"model_(0|[1-9][0-9]{0,5})\.pt")
 

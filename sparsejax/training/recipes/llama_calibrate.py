@@ -13,11 +13,11 @@ import numpy as np
 from sparsejax.checkpoint.errors import UnknownFormatError, file_name
 from sparsejax.checkpoint.native import durable
 from sparsejax.checkpoint.native.header import HEADER_FILE
-from sparsejax.models.sparse_inference.calibration import Calibrator
+from sparsejax.models.sparse_inference.calibration.calibrate import Calibrator
+from sparsejax.models.sparse_inference.calibration.statistics import RunningStatistics
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.llama_observe import collect_ffn_inputs, ffn_weights
-from sparsejax.models.sparse_inference.llama_source import model_and_params, tokenizer_of
-from sparsejax.models.sparse_inference.statistics import RunningStatistics
+from sparsejax.models.sparse_inference.llama.observe import collect_ffn_inputs, ffn_weights
+from sparsejax.models.sparse_inference.llama.source import model_and_params, tokenizer_of
 from sparsejax.training.recipes.llama_calibrate_settings import LlamaCalibrateSettings
 from sparsejax.training.recipes.llama_generate import load_llama
 from sparsejax.training.recipes.llama_predictors import PredictorSet, write_predictors
@@ -41,7 +41,7 @@ class Fit:
     Attributes:
       rank: of each; None is a quarter of the width.
       active_fraction: of the neurons.
-      kind: see `sparsejax.models.sparse_inference.calibrate_options.FitOptions`, likewise the rest.
+      kind: see `sparsejax.models.sparse_inference.calibration.options.FitOptions`, likewise the rest.
       fine_tune: steps of gradient descent; None is what the kind needs.
       recall: of the best neurons, that thresholds are to find.
       seed: of what is drawn.

@@ -16,8 +16,8 @@ import numpy as np
 
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.gguf import read_gguf, write_gguf
-from sparsejax.models.sparse_inference.generation import generate
-from sparsejax.models.sparse_inference.plain_ffn import with_plain_ffn
+from sparsejax.models.sparse_inference.llama.generation import generate
+from sparsejax.models.sparse_inference.llama.plain_ffn import with_plain_ffn
 from sparsejax.shipped import HELD_OUT, PREDICTORS
 from sparsejax.training.recipes.documentation import documentation
 from sparsejax.training.recipes.llama import BEST, Prepared, prepare, train

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sparsejax.checkpoint.gguf import write_gguf
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_metadata import llama_metadata
-from sparsejax.models.sparse_inference.llama_names import tensor_places
-from sparsejax.models.sparse_inference.llama_weights import llama_tensors, quantize_llama
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.metadata import llama_metadata
+from sparsejax.models.sparse_inference.llama.names import tensor_places
+from sparsejax.models.sparse_inference.llama.weights import llama_tensors, quantize_llama
 from sparsejax.ops.quantized import FORMATS
 from sparsejax.typing import Params
 

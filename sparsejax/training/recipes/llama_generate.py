@@ -14,11 +14,11 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.errors import UnknownFormatError, file_name
 from sparsejax.checkpoint.load import load
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.generation import TokenStream, stream
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_source import tokenizer_of
-from sparsejax.models.sparse_inference.plain_ffn import plain_ffn_bytes, with_plain_ffn
-from sparsejax.models.sparse_inference.store_llama import StoredLlama
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.generation import TokenStream, stream
+from sparsejax.models.sparse_inference.llama.plain_ffn import plain_ffn_bytes, with_plain_ffn
+from sparsejax.models.sparse_inference.llama.source import tokenizer_of
+from sparsejax.models.sparse_inference.store.llama import StoredLlama
 from sparsejax.training.recipes.llama_generate_settings import LlamaGenerateSettings
 from sparsejax.training.recipes.llama_predictors import PredictorSet, read_predictors
 from sparsejax.training.run_folder import best_of
@@ -165,7 +165,7 @@ def text_of(tokens: TokenStream) -> Iterator[str]:
     """The characters that each token of the only row completes.
 
     Args:
-      tokens: from `sparsejax.models.sparse_inference.generation.stream`, with a tokenizer.
+      tokens: from `sparsejax.models.sparse_inference.llama.generation.stream`, with a tokenizer.
     """
     assert tokens.tokenizer is not None
     decoder = tokens.tokenizer.text_stream()

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from sparsejax.models.sparse_inference.llama import LlamaLM
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_layers import linear
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.layers import linear
+from sparsejax.models.sparse_inference.llama.model import LlamaLM
 from sparsejax.ops.sparse_ffn.weights import activated
 from sparsejax.training import schedules
 from sparsejax.training.cross_entropy import CHUNK_TOKENS, TokenLoss, chunked_cross_entropy

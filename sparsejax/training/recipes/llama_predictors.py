@@ -18,8 +18,8 @@ from sparsejax.checkpoint.errors import (
     UnknownFormatError,
     file_name,
 )
-from sparsejax.models.sparse_inference.llama_source import model_and_params
-from sparsejax.models.sparse_inference.predictor import LowRankPredictor, MLPPredictor
+from sparsejax.models.sparse_inference.llama.source import model_and_params
+from sparsejax.models.sparse_inference.predictor.learned import LowRankPredictor, MLPPredictor
 from sparsejax.ops.quantized import QuantizedTensor
 from sparsejax.version import __version__
 

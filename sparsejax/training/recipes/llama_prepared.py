@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax.checkpoint.gguf import read_gguf
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
 from sparsejax.training.recipes import llama_parts
 from sparsejax.training.recipes.llama_file import check_format
 from sparsejax.training.recipes.llama_settings import LlamaSettings

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.models.sparse_inference.llama import LlamaLM, LlamaOutput
-from sparsejax.models.sparse_inference.llama_observe import ffn_weights
-from sparsejax.models.sparse_inference.llama_perplexity import token_losses
-from sparsejax.models.sparse_inference.llama_source import model_and_params
-from sparsejax.models.sparse_inference.llama_text_rows import batches
-from sparsejax.models.sparse_inference.predictor import LowRankPredictor
-from sparsejax.models.sparse_inference.predictor_exact import Oracle
+from sparsejax.models.sparse_inference.llama.model import LlamaLM, LlamaOutput
+from sparsejax.models.sparse_inference.llama.observe import ffn_weights
+from sparsejax.models.sparse_inference.llama.perplexity import token_losses
+from sparsejax.models.sparse_inference.llama.source import model_and_params
+from sparsejax.models.sparse_inference.llama.text_rows import batches
+from sparsejax.models.sparse_inference.predictor.exact import Oracle
+from sparsejax.models.sparse_inference.predictor.learned import LowRankPredictor
 
 FRACTIONS = (1.0, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
 """Of the neurons, that a token computes."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.models.sparse_inference.tokenizer import SPACE, Tokenizer, read_tokenizer
+from sparsejax.models.sparse_inference.tokenizer.tokenizer import SPACE, Tokenizer, read_tokenizer
 
 _WORD = re.compile(" ?[^ ]*")
 

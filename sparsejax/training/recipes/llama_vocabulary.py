@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from sparsejax.models.sparse_inference.tokenizer import SPACE
+from sparsejax.models.sparse_inference.tokenizer.tokenizer import SPACE
 
 Kind = Literal["bytes", "llama", "gpt2"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.models.sparse_inference.llama_names import nested, tensor_places
-from sparsejax.models.sparse_inference.llama_weights import PLAIN_FORMATS
-from sparsejax.models.sparse_inference.rope import RopeConfig, frequencies
+from sparsejax.models.sparse_inference.llama.names import nested, tensor_places
+from sparsejax.models.sparse_inference.llama.rope import RopeConfig, frequencies
+from sparsejax.models.sparse_inference.llama.weights import PLAIN_FORMATS
 
 
 def llama_params(config, tensors, *, dtype=None):

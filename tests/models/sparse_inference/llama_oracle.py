@@ -7,7 +7,7 @@ import numpy as np
 
 def random_tensors(config, seed=0, scale=0.3):
     """Tensors of a network by GGUF name, in the orientation of files, of a size at which all parts matter."""
-    from sparsejax.models.sparse_inference.llama_names import tensor_places
+    from sparsejax.models.sparse_inference.llama.names import tensor_places
 
     rng = np.random.default_rng(seed)
     tensors = {}

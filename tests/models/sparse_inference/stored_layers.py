@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsejax.models.sparse_inference.store_memory import HostUnits
-from sparsejax.models.sparse_inference.store_units import unit_layout
+from sparsejax.models.sparse_inference.store.memory import HostUnits
+from sparsejax.models.sparse_inference.store.units import unit_layout
 from sparsejax.ops.quantized import QuantizedTensor
 from sparsejax.ops.sparse_ffn import FFNWeights
 

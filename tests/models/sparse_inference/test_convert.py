@@ -16,8 +16,8 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.gguf import read_gguf, write_gguf
 from sparsejax.checkpoint.verification import verify
 from sparsejax.models.sparse_inference.config import SparsityConfig
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_names import ROW_BY_ROW
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.names import ROW_BY_ROW
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
 from sparsejax.models.sparse_inference.part_modules import AffineMatrix, predictor_of
 from sparsejax.models.sparse_inference.parts import build, check_inputs, example_inputs

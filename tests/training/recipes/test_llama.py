@@ -15,7 +15,7 @@ import pytest
 
 import sparsejax as sj
 from sparsejax.checkpoint.gguf import read_gguf
-from sparsejax.models.sparse_inference.tokenizer import read_tokenizer
+from sparsejax.models.sparse_inference.tokenizer.tokenizer import read_tokenizer
 from sparsejax.training.errors import RunError
 from sparsejax.training.recipes import llama as recipe
 from sparsejax.training.recipes import llama_parts

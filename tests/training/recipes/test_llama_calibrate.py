@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
-from sparsejax.models.sparse_inference.generation import generate
-from sparsejax.models.sparse_inference.llama_config import LlamaConfig
-from sparsejax.models.sparse_inference.llama_perplexity import perplexity
+from sparsejax.models.sparse_inference.llama.config import LlamaConfig
+from sparsejax.models.sparse_inference.llama.generation import generate
+from sparsejax.models.sparse_inference.llama.perplexity import perplexity
 from sparsejax.training.recipes import llama_generate, llama_parts
 from sparsejax.training.recipes.llama_calibrate import Fit, calibrate_network
 from sparsejax.training.recipes.llama_file import write_llama

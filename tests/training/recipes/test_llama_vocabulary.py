@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparsejax.models.sparse_inference.tokenizer import SPACE
+from sparsejax.models.sparse_inference.tokenizer.tokenizer import SPACE
 from sparsejax.training.recipes.llama_text import FileTokenizer
 from sparsejax.training.recipes.llama_vocabulary import vocabulary
 

@@ -1,0 +1,1 @@
+"""The feed-forward part of which each token computes the neurons that a predictor names."""

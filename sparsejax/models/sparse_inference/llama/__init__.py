@@ -1,0 +1,1 @@
+"""The Llama-architecture decoder: its parts, its files, and text through it."""
