@@ -20,7 +20,7 @@ from sparsejax.models.sparse_inference.llama.generation import generate
 from sparsejax.models.sparse_inference.llama.observe import collect_ffn_inputs, ffn_weights
 from sparsejax.models.sparse_inference.llama.plain_ffn import with_plain_ffn
 from sparsejax.models.sparse_inference.tokenizer.tokenizer import read_tokenizer
-from sparsejax.training.recipes.llama_quality import curves
+from sparsejax.training.recipes.llama.quality import curves
 
 SHARE = 0.25
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import sparsejax as sj
 from sparsejax.models.sprout.mlm import mlm_loss
-from sparsejax.training.recipes.sprout_fill_mask import fill_mask
+from sparsejax.training.recipes.sprout.fill_mask import fill_mask
 from sparsejax.training.text.tokenizer import read_tokenizer
 
 path = Path(sys.argv[1] if len(sys.argv) > 1 else "checkpoints/sprout_words.pt")

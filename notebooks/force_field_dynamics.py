@@ -54,8 +54,8 @@ from sparsejax.models.force_field.structure import Structure
 from sparsejax.plots.force_field import energy_drift
 from sparsejax.plots.style import with_grid
 from sparsejax.shipped import shipped_file
-from sparsejax.training.recipes import force_field as recipe
-from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
+from sparsejax.training.recipes.force_field import recipe
+from sparsejax.training.recipes.force_field.settings import ForceFieldSettings
 
 # %matplotlib inline
 QUICK = os.environ.get("SPARSEJAX_QUICK") == "1"  # short runs, and no teaching: the first network goes on, for tests

@@ -68,7 +68,7 @@ from sparsejax.ops.sparse_ffn import FFNWeights
 from sparsejax.plots.sparse_inference import perplexity_curves
 from sparsejax.plots.style import logarithmic, with_grid
 from sparsejax.shipped import shipped_file
-from sparsejax.training.recipes.llama_quality import oracles, perplexities
+from sparsejax.training.recipes.llama.quality import oracles, perplexities
 
 # %matplotlib inline
 QUICK = os.environ.get("SPARSEJAX_QUICK") == "1"  # one network, little text and narrow layers, for tests

@@ -157,7 +157,7 @@ for layer in range(ck.config.n_layers):
 
 # %%
 if importlib.util.find_spec("tokenizers") is not None:
-    from sparsejax.training.recipes.sprout_fill_mask import fill_mask
+    from sparsejax.training.recipes.sprout.fill_mask import fill_mask
     from sparsejax.training.text.tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(path.with_suffix(".vocab.txt"))

@@ -17,10 +17,13 @@ from sparsejax.demo import DemoRow
 
 if TYPE_CHECKING:
     from sparsejax.models.sparse_inference.store.neuron_store import NeuronStore
-    from sparsejax.training.recipes import force_field, llama, sprout, ten
-    from sparsejax.training.recipes.llama_calibrate import Calibrated
-    from sparsejax.training.recipes.sprout_fill_mask import Guess
-    from sparsejax.training.recipes.ultra_sparse import Prepared, Trained
+    from sparsejax.training.recipes.force_field import recipe as force_field
+    from sparsejax.training.recipes.llama import recipe as llama
+    from sparsejax.training.recipes.llama.calibrate import Calibrated
+    from sparsejax.training.recipes.sprout import recipe as sprout
+    from sparsejax.training.recipes.sprout.fill_mask import Guess
+    from sparsejax.training.recipes.ten import recipe as ten
+    from sparsejax.training.recipes.ultra_sparse.recipe import Prepared, Trained
 
 
 class _Page(Console):
@@ -165,7 +168,7 @@ def show_masked_run(run: sprout.Prepared) -> None:
 
 def show_llama_run(run: llama.Prepared) -> None:
     """Print what Llama is about to be trained on what text."""
-    from sparsejax.training.recipes.llama import num_parameters
+    from sparsejax.training.recipes.llama.recipe import num_parameters
 
     settings, (training, held_out) = run.settings, run.tokens
     passes = settings.steps * settings.batch_size * settings.seq_len / training

@@ -307,8 +307,8 @@ def _relaxed(field: ForceField, graph: Any, positions: jax.Array) -> jax.Array:
 
 def _llama(ck: Checkpoint, path: Path) -> _Shown:
     from sparsejax.models.sparse_inference.llama.config import LlamaConfig
-    from sparsejax.training.recipes.llama_checkpoints import PROMPT, SHARE, greedy_text
-    from sparsejax.training.recipes.llama_predictors import read_predictors
+    from sparsejax.training.recipes.llama.checkpoints import PROMPT, SHARE, greedy_text
+    from sparsejax.training.recipes.llama.predictors import read_predictors
 
     call = jax.jit(lambda tokens: ck.model.apply({"params": ck.params}, tokens))
     if not isinstance(ck.config, LlamaConfig):

@@ -144,7 +144,7 @@ def soak_training(seconds: float, folder: Path, *, leak: Callable[[], object] = 
     from sparsejax.training.gradient_step import compiled_steps, gradient_step, start_state
     from sparsejax.training.loop import run_rounds
     from sparsejax.training.metric_log import MetricLog
-    from sparsejax.training.recipes.ten_parts import next_token_loss
+    from sparsejax.training.recipes.ten.parts import next_token_loss
     from sparsejax.training.state import save_state
 
     config = TemporalEigenstateConfig(vocab_size=VOCABULARY, dim=32, n_layers=1, num_eigenstates=8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
-from sparsejax.training.recipes import ultra_sparse as recipe
+from sparsejax.training.recipes.ultra_sparse import recipe
 from tests.command_line import run
 
 SMALL = ["--seeds", "3", "--steps", "600", "--hidden-size", "3", "--problem-option", "samples=60"]

@@ -173,7 +173,7 @@ KNOWN = {
     "plots/style.py": 1,
     "demo.py": 1,
     # no file of ours: a counter of the system
-    "bench/ten_memory.py": 1,
+    "bench/ten/memory.py": 1,
     # appended to
     "models/force_field/md/trajectory.py": 1,
     "training/appended_file.py": 1,

@@ -24,7 +24,7 @@ from sparsejax.ops.sparse_ffn import FFNWeights
 from sparsejax.plots.style import single, write_figures
 from sparsejax.training.logs import RoundLog
 from sparsejax.training.metric_log import MetricLog
-from sparsejax.training.recipes.force_field_md_log import DynamicsLog
+from sparsejax.training.recipes.force_field.md_log import DynamicsLog
 from tests.models.force_field.samples import samples
 
 

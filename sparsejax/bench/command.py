@@ -78,7 +78,7 @@ def run_bench(
     if not several and len(checkpoints) > 1:
         raise ValueError(f"bench {name} measures one checkpoint, and {len(checkpoints)} are given")
     chosen = checkpoints if several else next(iter(checkpoints), None)
-    measure = importlib.import_module(f"sparsejax.bench.{name}").run
+    measure = importlib.import_module(f"sparsejax.bench.{name}.rows").run
     return measure(quick=quick, checkpoint=chosen, threads=threads)
 
 
@@ -118,7 +118,7 @@ def bench(
     check_checkpoints(name, checkpoints)
     outputs.check(names, folder=name == ALL)
     if name == SIZES and outputs.report is not None and not from_results:
-        from sparsejax.bench.force_field_sizes import write_report as write_sizes
+        from sparsejax.bench.force_field.sizes import write_report as write_sizes
 
         print(*write_sizes(outputs.report, checkpoints, data, quick=quick), sep="\n")
         return

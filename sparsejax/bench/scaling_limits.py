@@ -87,8 +87,10 @@ def networks() -> list[Network]:
     from sparsejax.models.sparse_inference.llama.config import LlamaConfig
     from sparsejax.models.ten.config import TemporalEigenstateConfig
     from sparsejax.models.ten.presets import PUBLISHED
-    from sparsejax.training.recipes import llama_parts, sprout_parts, ten_parts
-    from sparsejax.training.recipes.sprout_settings import SproutSettings
+    from sparsejax.training.recipes.llama import parts as llama_parts
+    from sparsejax.training.recipes.sprout import parts as sprout_parts
+    from sparsejax.training.recipes.sprout.settings import SproutSettings
+    from sparsejax.training.recipes.ten import parts as ten_parts
 
     key = jax.random.key(0)
     large = TemporalEigenstateConfig(**PUBLISHED["large"])

@@ -133,8 +133,8 @@ def ten() -> Work:
     """Temporal Eigenstate Network."""
     from sparsejax.models.ten.config import TemporalEigenstateConfig
     from sparsejax.training.gradient_step import gradient_step, initial_state
-    from sparsejax.training.recipes import ten_parts
-    from sparsejax.training.recipes.ten_settings import TenSettings
+    from sparsejax.training.recipes.ten import parts as ten_parts
+    from sparsejax.training.recipes.ten.settings import TenSettings
 
     config = TemporalEigenstateConfig(
         vocab_size=_VOCABULARY, dim=_WIDTH, n_layers=_LAYERS, num_eigenstates=32, max_seq_len=WINDOW
@@ -148,9 +148,9 @@ def ten() -> Work:
 def sprout() -> Work:
     """SPROUT, with half of the neurons and the router that learns."""
     from sparsejax.models.sprout.mlm import MaskingRule
-    from sparsejax.training.recipes import sprout_parts
-    from sparsejax.training.recipes.sprout_losses import Objective
-    from sparsejax.training.recipes.sprout_settings import SproutSettings
+    from sparsejax.training.recipes.sprout import parts as sprout_parts
+    from sparsejax.training.recipes.sprout.losses import Objective
+    from sparsejax.training.recipes.sprout.settings import SproutSettings
 
     settings = SproutSettings(
         _NOWHERE, _NOWHERE, **_SIZES, max_seq_len=WINDOW, final_top_k=_WIDTH, dropout=0.0
@@ -171,8 +171,8 @@ def llama() -> Work:
     import jax.numpy as jnp
 
     from sparsejax.training.gradient_step import initial_state
-    from sparsejax.training.recipes import llama_parts
-    from sparsejax.training.recipes.llama_settings import LlamaSettings
+    from sparsejax.training.recipes.llama import parts as llama_parts
+    from sparsejax.training.recipes.llama.settings import LlamaSettings
 
     settings = LlamaSettings(_NOWHERE, _NOWHERE, **_SIZES, seq_len=WINDOW, steps=_STEPS)
     config = llama_parts.network_config(settings, _VOCABULARY)
@@ -184,8 +184,8 @@ def llama() -> Work:
 
 def force_field(interactions: int = 1) -> Work:
     """The force field, its published size but for the number of interactions, of which that has 3."""
-    from sparsejax.training.recipes import force_field_parts as parts
-    from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
+    from sparsejax.training.recipes.force_field import parts
+    from sparsejax.training.recipes.force_field.settings import ForceFieldSettings
 
     settings = ForceFieldSettings(_NOWHERE, _NOWHERE, num_interactions=interactions)
     config = parts.network_config(settings, (1, 6, 7, 8))

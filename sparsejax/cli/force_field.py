@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparsejax.cli.arguments import one_line, overrides_of
-from sparsejax.training.recipes.force_field_checks_settings import BenchmarkSettings, ValidateSettings
-from sparsejax.training.recipes.force_field_md_settings import MdSettings
-from sparsejax.training.recipes.force_field_screen_settings import ScreenSettings
+from sparsejax.training.recipes.force_field.checks_settings import BenchmarkSettings, ValidateSettings
+from sparsejax.training.recipes.force_field.md_settings import MdSettings
+from sparsejax.training.recipes.force_field.screen_settings import ScreenSettings
 
 
 def label(
@@ -37,7 +37,7 @@ def label(
       seed: of the distortions.
       quiet: print nothing but errors.
     """
-    from sparsejax.training.recipes.force_field_labels import label_file
+    from sparsejax.training.recipes.force_field.labels import label_file
 
     with one_line(ValueError):
         found = label_file(
@@ -60,7 +60,7 @@ def label(
 
 def md(settings: MdSettings) -> None:
     """Run molecular dynamics of a molecule or crystal with a force field, or minimise it."""
-    from sparsejax.training.recipes.force_field_md import told_dynamics
+    from sparsejax.training.recipes.force_field.md import told_dynamics
 
     with one_line(ValueError, FloatingPointError):
         for line in told_dynamics(settings, overrides_of(settings.override)):
@@ -71,7 +71,7 @@ def screen(settings: ScreenSettings) -> None:
     """Compute energies and forces of all structures of a file, on the devices of one or several processes."""
     from sparsejax.training import processes
     from sparsejax.training.errors import RunError
-    from sparsejax.training.recipes.force_field_screen import told_screening
+    from sparsejax.training.recipes.force_field.screen import told_screening
 
     with one_line(ValueError, RuntimeError):
         settings = processes.joined(settings)
@@ -84,7 +84,7 @@ def screen(settings: ScreenSettings) -> None:
 
 def validate(settings: ValidateSettings) -> None:
     """Run a molecule at constant energy and judge how well a force field conserves it."""
-    from sparsejax.training.recipes.force_field_checks import told_validation
+    from sparsejax.training.recipes.force_field.checks import told_validation
 
     with one_line(ValueError, FloatingPointError):
         print(*told_validation(settings), sep="\n")
@@ -92,7 +92,7 @@ def validate(settings: ValidateSettings) -> None:
 
 def benchmark(settings: BenchmarkSettings) -> None:
     """Time energies and forces of four small molecules, atoms moved before every call."""
-    from sparsejax.training.recipes.force_field_checks import told_benchmark
+    from sparsejax.training.recipes.force_field.checks import told_benchmark
 
     with one_line(ValueError):
         print(*told_benchmark(settings), sep="\n")

@@ -10,14 +10,14 @@ import tyro
 
 from sparsejax.cli.arguments import one_line, overrides_of
 from sparsejax.training.override import Override
-from sparsejax.training.recipes.force_field_settings import ForceFieldSettings
-from sparsejax.training.recipes.llama_generate_settings import LlamaGenerateSettings
-from sparsejax.training.recipes.llama_settings import LlamaSettings
-from sparsejax.training.recipes.sprout_fill_mask_settings import FillMaskSettings
-from sparsejax.training.recipes.sprout_settings import SproutSettings
-from sparsejax.training.recipes.ten_generate_settings import TenGenerateSettings
-from sparsejax.training.recipes.ten_settings import TenSettings
-from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
+from sparsejax.training.recipes.force_field.settings import ForceFieldSettings
+from sparsejax.training.recipes.llama.generate_settings import LlamaGenerateSettings
+from sparsejax.training.recipes.llama.settings import LlamaSettings
+from sparsejax.training.recipes.sprout.fill_mask_settings import FillMaskSettings
+from sparsejax.training.recipes.sprout.settings import SproutSettings
+from sparsejax.training.recipes.ten.generate_settings import TenGenerateSettings
+from sparsejax.training.recipes.ten.settings import TenSettings
+from sparsejax.training.recipes.ultra_sparse.settings import UltraSparseSettings
 
 Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(help_behavior_hint="")]
 Target = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|sprout|force-field")]
@@ -99,7 +99,8 @@ def train(recipe: Recipe) -> None:
     with one_line(ValueError, RuntimeError):
         recipe = processes.joined(recipe)
     name = _RECIPES[type(recipe)]
-    family, shown = importlib.import_module(f"sparsejax.training.recipes.{name}"), console.SHOWN_RUNS[name]
+    family = importlib.import_module(f"sparsejax.training.recipes.{name}.recipe")
+    shown = console.SHOWN_RUNS[name]
     with one_line(ValueError):
         run = family.prepare(recipe)
     first = processes.is_first_process()
@@ -124,11 +125,11 @@ def generate(settings: Generation) -> None:
     stores: list[Any] = []
     with one_line(ValueError):
         if isinstance(settings, LlamaGenerateSettings):
-            from sparsejax.training.recipes import llama_generate
+            from sparsejax.training.recipes.llama import generate as llama_generate
 
             pieces = llama_generate.generated_text(settings, stores.append)
         else:
-            from sparsejax.training.recipes import ten_generate
+            from sparsejax.training.recipes.ten import generate as ten_generate
 
             pieces = ten_generate.generated_text(settings, overrides_of(settings.override))
         show_pieces(settings.prompt if settings.echo else "", pieces)
@@ -139,7 +140,7 @@ def generate(settings: Generation) -> None:
 def fill_mask(settings: FillMaskSettings) -> None:
     """Guess the masked words of a text with a masked language model, the most probable first."""
     from sparsejax.console import show_guesses
-    from sparsejax.training.recipes.sprout_fill_mask import guesses
+    from sparsejax.training.recipes.sprout.fill_mask import guesses
 
     with one_line(ValueError):
         show_guesses(guesses(settings, overrides_of(settings.override)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsejax.cli.arguments import one_line
-from sparsejax.training.recipes.llama_calibrate_settings import LlamaCalibrateSettings
+from sparsejax.training.recipes.llama.calibrate_settings import LlamaCalibrateSettings
 
 _GENERATORS = ("ten", "llama")
 _HELP = ("-h", "--help")
@@ -14,7 +14,7 @@ _HELP = ("-h", "--help")
 def calibrate(settings: LlamaCalibrateSettings) -> None:
     """Fit predictors for the neurons of a Llama in a GGUF file, so that tokens can compute some of them."""
     from sparsejax.console import show_calibration
-    from sparsejax.training.recipes.llama_calibrate import calibrate_file
+    from sparsejax.training.recipes.llama.calibrate import calibrate_file
 
     with one_line(ValueError):
         found = calibrate_file(settings)

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import ks_2samp, mannwhitneyu
 
 from sparsejax.bench.peers import annealer, numpy_net
-from sparsejax.bench.ultra_sparse_training import annealing, sine_table
+from sparsejax.bench.ultra_sparse.training import annealing, sine_table
 
 IN_TORCH = [
     pytest.param(annealer.torch_anneal, marks=pytest.mark.torch, id="torch"),

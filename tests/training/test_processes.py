@@ -16,8 +16,8 @@ import pytest
 from sparsejax.training.job_settings import JobSettings
 from sparsejax.training.logs import read_log
 from sparsejax.training.processes import check_same, joined, start_processes
-from sparsejax.training.recipes.llama_settings import LlamaSettings
-from sparsejax.training.recipes.ultra_sparse_settings import UltraSparseSettings
+from sparsejax.training.recipes.llama.settings import LlamaSettings
+from sparsejax.training.recipes.ultra_sparse.settings import UltraSparseSettings
 from tests.command_line import run
 from tests.training.recipes.runs import DYING_BATCHES, check_same_run
 
@@ -118,7 +118,7 @@ def settings(family: str, folder: Path, devices: int, **options):
 
         few = {"steps": 4, "sparsity_warmup_steps": 2, "warmup_steps": 1, **quiet}
         return toy.settings_of(data=text, out=folder, devices=devices, **few)
-    from tests.training.recipes.test_ten import TenSettings
+    from tests.training.recipes.ten.test_recipe import TenSettings
 
     return TenSettings(data=text, out=folder, devices=devices, **TEN, **quiet)
 
@@ -126,15 +126,15 @@ def settings(family: str, folder: Path, devices: int, **options):
 def train(families: str, folder: Path, devices: int, **options) -> None:
     """Train them one after the other, in this process or by all of its job."""
     for family in families.split():
-        recipe = import_module(f"sparsejax.training.recipes.{family}")
+        recipe = import_module(f"sparsejax.training.recipes.{family}.recipe")
         recipe.train(recipe.prepare(settings(family, folder / family, devices, **options)))
 
 
 def prepared(folder: Path) -> Path:
     """The folder, made, with the data of all families."""
     from sparsejax.models.force_field.dataset_sources import write_dataset
-    from tests.training.recipes.test_force_field import SAMPLES
-    from tests.training.recipes.test_sprout import TEXT
+    from tests.training.recipes.force_field.test_recipe import SAMPLES
+    from tests.training.recipes.sprout.test_recipe import TEXT
 
     folder.mkdir()
     (folder / "text.txt").write_text(TEXT)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from sparsejax.bench.ten_recall import Training, fit
+from sparsejax.bench.ten.recall import Training, fit
 from sparsejax.models.ten import TemporalEigenstateConfig, TemporalEigenstateNetwork
 from sparsejax.models.ten.tasks import delayed_copy, mqar
 from sparsejax.ops.token_ids import IGNORED

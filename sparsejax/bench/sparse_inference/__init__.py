@@ -1,0 +1,1 @@
+"""Sparse inference beside dense products, torch and llama.cpp."""

@@ -1,0 +1,1 @@
+"""SPROUT beside dense transformers of Flax and torch."""

@@ -1,0 +1,1 @@
+"""Temporal Eigenstate Networks beside torch and a transformer."""

@@ -1,0 +1,1 @@
+"""Ultra-sparse nets beside numba, NumPy, C and torch."""

@@ -1,0 +1,1 @@
+"""Text through decoders: calibration of their predictors, generation, quality, shipped files."""

@@ -1,0 +1,1 @@
+"""Training of Temporal Eigenstate Networks and generation with them."""

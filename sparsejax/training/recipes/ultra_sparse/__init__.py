@@ -1,0 +1,1 @@
+"""Training of ultra-sparse nets."""
