@@ -54,13 +54,16 @@ def detect(tensors: Tensors, metadata: Mapping[str, Any]) -> str | None:
 
 
 def config_from(
-    variant: str, tensors: Tensors, metadata: Mapping[str, Any], overrides: Mapping[str, Any]
+    variant: str,
+    tensors: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    overrides: Mapping[str, Any],
 ) -> Any:
     """What the tensors and the metadata of a file make.
 
     Args:
       variant: of `LAYOUTS`.
-      tensors: by key; only shapes and formats are read.
+      tensors: by key, of a file or about to be written; only shapes and formats are read.
       metadata: what lies beside them.
       overrides: ``activation`` of an FFN, ``threshold`` of a PowerInfer predictor, which files may not tell.
 
@@ -149,7 +152,7 @@ class _Described(NamedTuple):
     format: str
 
 
-def _described(tensors: Tensors) -> dict[str, _Described]:
+def _described(tensors: Mapping[str, Any]) -> dict[str, _Described]:
     """Shapes and formats, of the tensors of a file as of those that are about to be written."""
     found = {}
     for name, tensor in tensors.items():

@@ -162,7 +162,7 @@ def per_layer(
         predictors = [predictors.get(number) for number in range(layers)]
     wanted = _each("active_fraction", active_fraction, layers) if sparsity is None else sparsity
     amounts = [
-        amount if isinstance(amount, jax.Array) else _sparsity(amount)
+        amount if isinstance(amount, jax.core.Tracer) else _sparsity(amount)
         for amount in _each("sparsity", wanted, layers)
     ]
     corrections = [None] * layers if fitted is None else _each("fitted", fitted, layers)
@@ -235,6 +235,11 @@ def _of_traced(
 def _sparsity(amount: Any) -> SparsityConfig:
     if isinstance(amount, SparsityConfig):
         return amount
+    if jnp.ndim(amount) > 0:
+        raise ValueError(
+            "active_fraction must be one number for all blocks or a list of one each, not an array of shape "
+            f"{jnp.shape(amount)}"
+        )
     if not 0 < amount <= 1:
         raise ValueError(f"active_fraction must be above 0 and at most 1, not {amount}")
     return SparsityConfig.with_active_fraction(float(amount))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn.plan import FFNPlan
 from sparsejax.models.sparse_inference.llama.config import LlamaConfig
 from sparsejax.models.sparse_inference.llama.decoding import (
@@ -119,8 +120,8 @@ def stream(
     cache_dtype: jax.typing.DTypeLike = jnp.float32,
     prefill_segment: int = PREFILL_SEGMENT,
     predictors: Any = None,
-    active_fraction: float | None = None,
-    sparsity: Any = None,
+    active_fraction: float | Sequence[float] | None = None,
+    sparsity: SparsityConfig | Sequence[SparsityConfig] | None = None,
     plan: FFNPlan | None = None,
     fitted: Any = None,
 ) -> TokenStream:
@@ -143,7 +144,7 @@ def stream(
       prefill_segment: prompt tokens per call; the last call is filled up to a power of two, so that prompts
         of all lengths share a few compiled programs.
       predictors: one per block, which say what neurons a token computes; see `LlamaLM`.
-      active_fraction: of the neurons, with predictors.
+      active_fraction: of the neurons, with predictors; for all blocks, or one each.
       sparsity: a `SparsityConfig` instead.
       plan: how neurons are selected.
       fitted: one `Compensation` or None per block.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -150,7 +150,7 @@ class LlamaLM(nn.Module):
         *,
         counts: jax.Array | None = None,
         capacity: int | None = None,
-        predictors: Sequence[Any] | None = None,
+        predictors: Sequence[Any] | Mapping[int, Any] | None = None,
         active_fraction: Any = None,
         sparsity: Any = None,
         plan: FFNPlan | None = None,
@@ -164,7 +164,8 @@ class LlamaLM(nn.Module):
           counts: (b,) tokens of each row; those behind them are padding, which the state does not count. None
             is t.
           capacity: slots of a state to begin; None is `bucket` of t + 1, and 0 keeps no state.
-          predictors: one per block that scores its neurons, None for a block that computes all; or None.
+          predictors: one per block that scores its neurons, None for a block that computes all; or by numbers
+            of blocks, of which the others compute all; or None.
           active_fraction: of the neurons that each token computes, by their scores; for all blocks, or one
             each. Arrays may be traced and compute all, masked; ``plan`` and ``fitted`` hold for them too.
           sparsity: a `SparsityConfig` instead, for all blocks or one each.

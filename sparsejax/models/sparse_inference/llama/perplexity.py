@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.models.sparse_inference.config import SparsityConfig
 from sparsejax.models.sparse_inference.ffn.plan import FFNPlan
 from sparsejax.models.sparse_inference.llama.ffn import SparseOptions, sparse_options
 from sparsejax.models.sparse_inference.llama.model import LlamaLM, LlamaOutput
@@ -23,8 +25,8 @@ def perplexity(
     tokens: Any,
     *,
     predictors: Any = None,
-    active_fraction: float | None = None,
-    sparsity: Any = None,
+    active_fraction: float | Sequence[float] | None = None,
+    sparsity: SparsityConfig | Sequence[SparsityConfig] | None = None,
     plan: FFNPlan | None = None,
     fitted: Any = None,
     context: int | None = None,
@@ -38,7 +40,7 @@ def perplexity(
       tokens: one text or sequence of ids, or several. Those longer than ``context`` are cut into pieces, and
         each piece is read from its beginning.
       predictors: one per block, which say what neurons a token computes; see `LlamaLM`.
-      active_fraction: of the neurons, with predictors.
+      active_fraction: of the neurons, with predictors; for all blocks, or one each.
       sparsity: a `SparsityConfig` instead.
       plan: how neurons are selected.
       fitted: one `Compensation` or None per block.

@@ -37,14 +37,15 @@ class StoredFFN:
       store: of the layers.
       predictors: one per layer, anything with ``scores(inputs (n, d)) -> (n, f)`` that is a pytree; None for
         a layer that computes all neurons.
-      sparsity: how many neurons, or from which score on.
+      sparsity: how many neurons, or from which score on; for all layers, or one each.
       activation: a name in `ACTIVATIONS` or, of gated FFNs, `GATED_ACTIVATIONS`.
       plan: blocks and hot neurons of the choice; single ones if None.
       fitted: one `Compensation` or None per layer, added to the outputs of tokens that compute some neurons.
       prefetch: whether neurons are brought ahead of use.
 
     Raises:
-      ValueError: not one predictor per layer, or one looks back to where there is no layer.
+      ValueError: predictors, sparsities or compensations are not one per layer, or a predictor looks back to
+        where there is no layer.
 
     Example:
       >>> from sparsejax.models.sparse_inference.predictor.learned import LowRankPredictor
@@ -66,7 +67,7 @@ class StoredFFN:
         self,
         store: NeuronStore,
         predictors: Sequence[Any],
-        sparsity: SparsityConfig,
+        sparsity: SparsityConfig | Sequence[SparsityConfig],
         *,
         activation: str = "gelu_tanh",
         plan: FFNPlan | None = None,
@@ -76,14 +77,16 @@ class StoredFFN:
         """See the class."""
         layers = len(store.layouts)
         self.fitted = (None,) * layers if fitted is None else tuple(fitted)
-        for name, given in (("predictors", predictors), ("fitted", self.fitted)):
+        self.sparsity = (sparsity,) * layers if isinstance(sparsity, SparsityConfig) else tuple(sparsity)
+        of_layers = {"predictors": predictors, "fitted": self.fitted, "sparsities": self.sparsity}
+        for name, given in of_layers.items():
             if len(given) != layers:
                 raise ValueError(f"{len(given)} {name} do not fit {layers} layers")
         for number, predictor in enumerate(predictors):
             if lag_of(predictor) > number:
                 raise ValueError(f"the predictor of layer {number} looks back to where there is no layer")
         self._foreseen: dict[int, np.ndarray] = {}
-        self.store, self.sparsity = store, sparsity
+        self.store = store
         self.predictors, self.fitted = jax.device_put((tuple(predictors), self.fitted), store.device)
         self.activation, self.plan = activation, FFNPlan() if plan is None else plan
         self.prefetch = prefetch
@@ -128,13 +131,13 @@ class StoredFFN:
         flat = inputs.reshape(-1, width)
         mask, ahead = self._choices(number, flat)
         neurons = np.arange(layout.neurons) if mask is None else np.flatnonzero(mask.any(axis=0))
-        units = _units(neurons, layout)
-        parts = self.store.parts(number, units)
-        total = None
-        for place, part in enumerate(parts):
-            last = place == len(parts) - 1
-            with self.store.lease(number, part) as lease:
-                total = self._added(total, flat, lease, (part, mask), last=last)
+        units, few, total = _units(neurons, layout), self.sparsity[number].count(layout.neurons), None
+        with self.store.held(number):
+            parts = self.store.parts(number, units)
+            for place, part in enumerate(parts):
+                last = place == len(parts) - 1
+                with self.store.lease(number, part) as lease:
+                    total = self._added(total, flat, lease, (part, mask), few=few, last=last)
         self.store.record(number, units)
         for following, wanted in ahead.items():
             used = np.flatnonzero(wanted.any(axis=0))
@@ -158,7 +161,8 @@ class StoredFFN:
                 f"layer {number} needs what layer {number - lag_of(own)} reads; run that one first"
             )
         asked = [layer for layer, scorer in scorers.items() if scorer is not None]
-        answers = _masks([scorers[layer] for layer in asked], flat, self.sparsity, self.plan)
+        few = tuple(self.sparsity[layer] for layer in asked)
+        answers = _masks([scorers[layer] for layer in asked], flat, few, self.plan)
         found = dict(zip(asked, jax.device_get(answers), strict=True))
         for layer, (_, broken) in found.items():
             if broken and layer not in guessed:
@@ -175,6 +179,7 @@ class StoredFFN:
         lease: Lease,
         wanted: tuple[np.ndarray, np.ndarray | None],
         *,
+        few: int | None,
         last: bool,
     ) -> Array:
         """The sum so far, with what these units of a layer add."""
@@ -185,7 +190,7 @@ class StoredFFN:
         if own is not None and not layout.quantized:
             used = own.any(axis=0)
             places, own = places[used], own[:, used]
-        exact = len(flat) == 1 and layout.unit == 1 and len(places) == self.sparsity.count(layout.neurons)
+        exact = len(flat) == 1 and layout.unit == 1 and len(places) == few
         size = len(places) if exact else list_length(len(places), layout.unit)
         beyond = lease.arrays[0].shape[0] * layout.unit
         if total is not None or not last:  # parts of all lengths, for which few programs must do
@@ -216,8 +221,10 @@ def _units(neurons: np.ndarray, layout: UnitLayout) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("sparsity", "plan"))
 def _masks(
-    scorers: list[Any], flat: Array, sparsity: SparsityConfig, plan: FFNPlan
+    scorers: list[Any], flat: Array, sparsity: tuple[SparsityConfig, ...], plan: FFNPlan
 ) -> list[tuple[Array, Array]]:
     """By predictor, which neurons are chosen, and whether the scores hold NaN."""
     scores = [scorer.scores(flat) for scorer in scorers]
-    return [(chosen(each, sparsity, plan), jnp.isnan(each).any()) for each in scores]
+    return [
+        (chosen(each, few, plan), jnp.isnan(each).any()) for each, few in zip(scores, sparsity, strict=True)
+    ]

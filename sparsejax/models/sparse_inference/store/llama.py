@@ -93,8 +93,8 @@ class StoredLlama:
         budget: int | None,
         *,
         predictors: Sequence[Any] | None = None,
-        active_fraction: float | None = None,
-        sparsity: SparsityConfig | None = None,
+        active_fraction: float | Sequence[float] | None = None,
+        sparsity: SparsityConfig | Sequence[SparsityConfig] | None = None,
         plan: FFNPlan | None = None,
         fitted: Sequence[Compensation | None] | None = None,
         **options: Any,
@@ -105,7 +105,7 @@ class StoredLlama:
           source: a checkpoint as `sparsejax.load` gives it, or ``(model, params)``.
           budget: bytes of the FFNs on the device.
           predictors: one per block; without them every token computes all neurons, which come and go.
-          active_fraction: of the neurons, with predictors.
+          active_fraction: of the neurons, with predictors; for all blocks, or one each.
           sparsity: a `SparsityConfig` instead.
           plan: how neurons are selected; None is that of `LlamaLM`.
           fitted: one `Compensation` or None per block.
@@ -123,11 +123,9 @@ class StoredLlama:
           ((1, 3, 32), True)
         """
         model, params = model_and_params(source)
-        layers = llama_ffn_layers(model.config, params)
+        layers = llama_ffn_layers(model.config, params, dtype=model.dtype)
         told = sparse_options(predictors, active_fraction, sparsity, len(layers), plan).sparsity
-        if told is not None and len(set(told)) > 1:
-            raise ValueError("a store takes one sparsity for all blocks; these differ")
-        few = SparsityConfig.with_active_fraction(1.0) if told is None else told[0]
+        few = SparsityConfig.with_active_fraction(1.0) if told is None else told
         up, down, *_ = layers[0]
         store = NeuronStore.from_layers(layers, budget, **options)
         try:
@@ -223,19 +221,23 @@ class StoredLlama:
         return (hidden, outputs), after
 
 
-def llama_ffn_layers(config: LlamaConfig, params: Params) -> list[FFNWeights]:
+def llama_ffn_layers(
+    config: LlamaConfig, params: Params, *, dtype: jax.typing.DTypeLike | None = None
+) -> list[FFNWeights]:
     """The FFN layers of a network, for a store.
 
     Args:
       config: of the network.
       params: of the network, in host memory or not; quantised matrices stay so.
+      dtype: of the computation: wider matrices are cast, as `LlamaLM` does; None is that of the norms.
     """
+    dtype = params["output_norm"]["weight"].dtype if dtype is None else dtype
     found = []
     for number in range(config.n_layers):
         block = params[f"blk_{number}"]
         gate, up, down = (block[name]["weight"] for name in _FFN)
         b_gate, b_up, b_down = (block[name].get("bias") for name in _FFN)
-        found.append(FFNWeights(up, down, gate, b_up, b_gate, b_down))
+        found.append(GatedWeights(gate, up, down, b_gate, b_up, b_down).narrowed(dtype).plain())
     return found
 
 

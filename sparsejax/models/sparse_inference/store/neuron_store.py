@@ -80,7 +80,7 @@ class NeuronStore:
         *,
         budget: int | None,
         config: CacheConfig | None = None,
-        hot: Sequence[np.ndarray | Sequence[int]] | None = None,
+        hot: Sequence[np.ndarray | Sequence[int]] | np.ndarray | None = None,
         adaptive: bool = False,
         device: Place | None = None,
     ):
@@ -131,7 +131,7 @@ class NeuronStore:
         unit: int | None = None,
         path: str | os.PathLike[str] | None = None,
         config: CacheConfig | None = None,
-        hot: Sequence[np.ndarray | Sequence[int]] | None = None,
+        hot: Sequence[np.ndarray | Sequence[int]] | np.ndarray | None = None,
         adaptive: bool = False,
         device: Place | None = None,
     ) -> NeuronStore:
@@ -169,7 +169,7 @@ class NeuronStore:
         budget: int | None,
         *,
         config: CacheConfig | None = None,
-        hot: Sequence[np.ndarray | Sequence[int]] | None = None,
+        hot: Sequence[np.ndarray | Sequence[int]] | np.ndarray | None = None,
         adaptive: bool = False,
         device: Place | None = None,
     ) -> NeuronStore:
@@ -252,6 +252,16 @@ class NeuronStore:
                 return [units]
             part = np.maximum(np.cumsum(cold) - 1, 0) // max(1, cache.room)
             return np.split(units, np.flatnonzero(np.diff(part)) + 1)
+
+    @contextmanager
+    def held(self, layer: int) -> Iterator[None]:
+        """A layer whose slots no other thread changes: what `parts` says then holds until the last lease.
+
+        Args:
+          layer: number.
+        """
+        with self._layer(layer).lock:
+            yield
 
     def hot(self, layer: int) -> np.ndarray:
         """Units of a layer that are pinned, ascending."""

@@ -135,6 +135,15 @@ def test_a_number_given_to_a_checkpoint_chooses_as_a_sparsity_does(monkeypatch):
             ck.apply(few, active_fraction=fraction, **options)
 
 
+def test_arrays_are_checked_as_numbers_are_where_they_are_known():
+    tokens = jnp.asarray(TOKENS)
+    for fraction in (jnp.float32(1.5), np.zeros(())):
+        with pytest.raises(ValueError, match="active_fraction must be above 0 and at most 1"):
+            MODEL.apply({"params": PARAMS}, tokens, predictors=PREDICTORS, active_fraction=fraction)
+    with pytest.raises(ValueError, match=r"one number for all blocks.*not an array of shape \(2,\)"):
+        MODEL.apply({"params": PARAMS}, tokens, predictors=PREDICTORS, active_fraction=jnp.ones(2))
+
+
 def test_equal_shares_are_one_selection():
     assert sparse_options(PREDICTORS, 0.25, None, 2) == sparse_options(
         PREDICTORS, None, SparsityConfig.with_active_fraction(0.25), 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 import jax
@@ -220,10 +221,45 @@ def test_compensations_are_added():
             assert np.array_equal(ffn.layer(1, inputs), bare.layer(1, inputs))
 
 
+def test_another_thread_pins_units_only_between_layers(monkeypatch):
+    """Parts are cut for the room there is: units that were pinned meanwhile would leave too little."""
+    threads = []
+
+    def parts_while_another_pins(layer, units):
+        found = cut(layer, units)
+        threads.append(threading.Thread(target=store.rebalance))
+        threads[-1].start()
+        threads[-1].join(0.2)
+        return found
+
+    with NeuronStore.from_layers(LAYERS, TOTAL // 5) as store:
+        ffn = stored(store, predictors=[None] * 3)
+        outputs = ffn(jnp.asarray(TOKENS[:1]))
+        cut = store.parts
+        monkeypatch.setattr(store, "parts", parts_while_another_pins)
+        np.testing.assert_allclose(ffn(jnp.asarray(TOKENS[:1])), outputs, atol=1e-6)
+        for thread in threads:
+            thread.join()
+        assert all(len(store.hot(number)) for number in range(3))
+
+
+def test_layers_may_differ_in_sparsity():
+    several = [SparsityConfig.with_top_k(count) for count in (3, 30, 12)]
+    with NeuronStore.from_layers(LAYERS, TOTAL // 5) as store:
+        ffn = stored(store, several)
+        for token in TOKENS[:3]:
+            inputs = wanted = jnp.asarray(token[None])
+            for layer, predictor, few in zip(LAYERS, PREDICTORS, several, strict=True):
+                wanted = wanted + plain(layer, predictor, wanted, few)
+            np.testing.assert_allclose(ffn(inputs, residual=True), wanted, atol=1e-5)
+
+
 def test_what_cannot_be_is_refused():
     with NeuronStore.from_layers(LAYERS, TOTAL // 5) as store:
         with pytest.raises(ValueError, match="1 predictors do not fit 3 layers"):
             stored(store, predictors=PREDICTORS[:1])
+        with pytest.raises(ValueError, match="2 sparsities do not fit 3 layers"):
+            stored(store, [SIX, SIX])
         ffn = stored(store)
         with pytest.raises(ValueError, match=r"inputs of shape \(1, 7\) do not fit: \(\.\.\., 8\) is needed"):
             ffn(jnp.ones((1, 7)))

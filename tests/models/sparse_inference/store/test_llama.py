@@ -113,11 +113,20 @@ def test_without_predictors_all_neurons_come_and_go(network):
         StoredLlama.from_checkpoint((model, params), 300)
 
 
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_blocks_of_other_sparsity_give_the_logits_of_the_whole_network(network, dtype):
+    model, params, predictors, _ = network
+    model = model.clone(dtype=dtype)
+    options = {"predictors": predictors, "active_fraction": (0.5, 0.1)}
+    wanted = jax.jit(lambda params: model.apply({"params": params}, TOKENS, **options))(params)
+    with StoredLlama.from_checkpoint((model, params), 30_000, **options) as stored:
+        assert stored.ffn.store.layouts[0].fields[0].planes[0].dtype == jnp.dtype(dtype or jnp.float32).name
+        found = stored(jnp.asarray(TOKENS)).logits
+    np.testing.assert_allclose(found, wanted.logits, atol=1e-6 if dtype is None else 0.03)
+
+
 def test_what_does_not_fit_is_refused(network):
     model, params, predictors, _ = network
-    several = {"predictors": predictors, "active_fraction": (0.5, 0.25)}
-    with pytest.raises(ValueError, match="a store takes one sparsity for all blocks; these differ"):
-        StoredLlama.from_checkpoint((model, params), None, **several)
     with NeuronStore.from_layers(llama_ffn_layers(CONFIG, params), None) as store:
         with pytest.raises(ValueError, match="2 stored layers with activation 'silu' do not fit"):
             StoredLlama(model, params, StoredFFN(store, predictors, TEN, activation="silu"))
