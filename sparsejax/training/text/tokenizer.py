@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class Tokenizer(Protocol):
         """Ids (n,) of a document, without the end."""
         ...
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Text of ids."""
         ...
 
@@ -53,7 +53,7 @@ class ByteTokenizer:
         """Ids (n,) of a document."""
         return np.frombuffer(document, np.uint8)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; bytes that are no UTF-8 become the replacement character."""
         return bytes(int(token) for token in ids if token < 256).decode("utf-8", errors="replace")
 
@@ -107,7 +107,7 @@ class JsonTokenizer:
             ) from error
         return np.asarray(self._library.encode(text, add_special_tokens=False).ids, np.int32)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special ones left out."""
         text: str = self._library.decode([int(token) for token in ids], skip_special_tokens=True)
         return text

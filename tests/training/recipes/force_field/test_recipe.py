@@ -207,7 +207,7 @@ def test_parts_of_an_accumulated_batch_weigh_alike(monkeypatch):
         "energy": jnp.asarray([[1.0, 3.0], [4.0, 0.0]]),
         "mask": jnp.asarray([[True, True], [True, False]]),
     }
-    step = parts.training_step(None, loss, chain, stress=False, accumulate=2)
+    step = parts.training_step(ForceFieldConfig(), loss, chain, stress=False, accumulate=2)
     state, record = step(start_state(jax.random.key(0), {"w": jnp.zeros(())}, chain), batch)
     assert float(record["loss"]) == pytest.approx((5 + 16) / 2)
     assert float(state.params["w"]) == pytest.approx((2 + 4) / 2)  # not 8 / 3, the mean over structures

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -156,9 +155,8 @@ def test_a_long_warm_up_compiles_few_programs(kind, most, monkeypatch):
 
     monkeypatch.setattr(sprout_parts, "training_step", toy)
     given = settings_of(schedule=kind, sparsity_warmup_steps=40)
-    steps = sprout_parts.compiled_training_steps(
-        SimpleNamespace(settings=given), iter(np.ones(48)), None, start=0, steps=48
-    )
+    objective = Objective(sprout_parts.network_config(given, 20), given, MaskingRule(20, 4, (0, 4)), pad=0)
+    steps = sprout_parts.compiled_training_steps(objective, iter(np.ones(48)), None, start=0, steps=48)
     with compilations() as counts:
         state, records = steps(jnp.zeros(()), 48)
     found = np.asarray(records["top_k"]).tolist()
