@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class PredictorSet:
     active_fraction: float
 
 
-def write_predictors(directory: Path, found: PredictorSet, source: Any) -> None:
+def write_predictors(directory: str | os.PathLike[str], found: PredictorSet, source: Any) -> None:
     """Write a directory, or replace the one that is there in one step.
 
     Args:
@@ -69,10 +70,10 @@ def write_predictors(directory: Path, found: PredictorSet, source: Any) -> None:
         "library_version": __version__,
     }
     params = {f"blk_{number}": _arrays(predictor) for number, predictor in enumerate(found.each)}
-    store.write_directory(directory, header, params)
+    store.write_directory(Path(directory), header, params)
 
 
-def read_predictors(directory: Path, source: Any) -> PredictorSet:
+def read_predictors(directory: str | os.PathLike[str], source: Any) -> PredictorSet:
     """The predictors of a directory, if they are of this network.
 
     Args:
@@ -82,7 +83,7 @@ def read_predictors(directory: Path, source: Any) -> PredictorSet:
     Raises:
       CheckpointError: it holds no predictors, is damaged, or they were fitted to another network.
     """
-    name = file_name(directory)
+    directory, name = Path(directory), file_name(directory)
     if not directory.exists():
         raise NotReadableError(f"{name}: no such directory; sparsejax calibrate writes one")
     header = store.read_header(directory)
