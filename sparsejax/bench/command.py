@@ -66,7 +66,7 @@ def run_bench(
     """Rows of a benchmark, measured.
 
     Args:
-      name: of a module of `sparsejax.bench` with a function ``run``.
+      name: one of `BENCHES`.
       checkpoints: nets to measure; several of the force field's benchmarks only.
       quick: fewer repetitions and smaller sizes.
       threads: for every contestant alike.
@@ -78,7 +78,7 @@ def run_bench(
     if not several and len(checkpoints) > 1:
         raise ValueError(f"bench {name} measures one checkpoint, and {len(checkpoints)} are given")
     chosen = checkpoints if several else next(iter(checkpoints), None)
-    measure = importlib.import_module(f"sparsejax.bench.{name}.rows").run
+    measure = importlib.import_module(f"sparsejax.bench.{BENCHES[name]}").run
     return measure(quick=quick, checkpoint=chosen, threads=threads)
 
 
@@ -111,7 +111,7 @@ def bench(
       OSError: a file cannot be written.
     """
     outputs = outputs or Outputs()
-    names = BENCHES if name == ALL else (name,)
+    names = tuple(BENCHES) if name == ALL else (name,)
     _refuse_contradictions(name, checkpoints, outputs, data)
     if from_results:
         _refuse_measuring(checkpoints, outputs, quick=quick)

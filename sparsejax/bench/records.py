@@ -6,16 +6,16 @@ from pathlib import Path
 
 from sparsejax.bench.report import Row, read_rows
 
-BENCHES = (
-    "ultra_sparse",
-    "ultra_sparse_training",
-    "ten",
-    "sprout",
-    "force_field",
-    "sparse_inference",
-    "scaling",
-)
-"""The benchmarks that are recorded, in the order of reports."""
+BENCHES = {
+    "ultra_sparse": "ultra_sparse.rows",
+    "ultra_sparse_training": "ultra_sparse.training",
+    "ten": "ten.rows",
+    "sprout": "sprout.rows",
+    "force_field": "force_field.rows",
+    "sparse_inference": "sparse_inference.rows",
+    "scaling": "scaling.rows",
+}
+"""The benchmarks that are recorded, in the order of reports, each with its module of `sparsejax.bench`."""
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import re
 from pathlib import Path
@@ -40,6 +41,14 @@ def readme(tmp_path):
     marks = (f"<!-- bench:{name}:begin -->\n<!-- bench:{name}:end -->\n" for name in BENCHES)
     path.write_text("before\n" + "".join(marks) + "after\n")
     return path
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_benchmark_runs_by_its_name(name, monkeypatch):
+    module = importlib.import_module(f"sparsejax.bench.{BENCHES[name]}")
+    monkeypatch.setattr(module, "run", lambda **asked: asked)
+    nothing = () if name in command._OF_SEVERAL else None
+    assert command.run_bench(name, threads=3) == {"quick": False, "checkpoint": nothing, "threads": 3}
 
 
 def test_all_measures_every_benchmark_and_writes_rows_tables_and_one_report(measured, readme, tmp_path):

@@ -20,8 +20,8 @@ from typing import Any
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.pinned import allowed_cores, run_pinned, tell
 from sparsejax.bench.report import Row
-from sparsejax.bench.scaling_limits import limit_rows
-from sparsejax.bench.scaling_steps import WORKS, Program, Work, compiled_step
+from sparsejax.bench.scaling.limits import limit_rows
+from sparsejax.bench.scaling.steps import WORKS, Program, Work, compiled_step
 from sparsejax.bench.timing import race
 
 _MOST, _PROCESSES = 4, 2

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsejax.bench.scaling_limits import CHIPS, Network, break_even, networks, ring_bytes
-from sparsejax.bench.scaling_steps import collective_bytes
+from sparsejax.bench.scaling.limits import CHIPS, Network, break_even, networks, ring_bytes
+from sparsejax.bench.scaling.steps import collective_bytes
 
 PROGRAM = """
   %sum.1 = (f32[128,64]{1,0}, bf16[7]{0}, /*index=2*/pred[]) all-reduce(%a, %b, %c), channel_id=1
@@ -35,7 +35,7 @@ def test_language_models_of_all_sizes_need_as_many_tokens():
 
 
 def test_the_page_has_the_sizes_of_the_networks():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "scaling.md").read_text()
     told = re.findall(r'Network\("[^"]+", "([^"]+)", ([\d_]+), ([\d_]+(?: \* [\d_]+)?)\)', page)
     assert len(told) == 4
     for (rows, parameters, product), network in zip(told, networks(), strict=True):

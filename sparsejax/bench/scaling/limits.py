@@ -14,7 +14,7 @@ from typing import Any
 
 from sparsejax.bench.machine import Machine
 from sparsejax.bench.report import Row
-from sparsejax.bench.scaling_steps import ATOMS, force_field
+from sparsejax.bench.scaling.steps import ATOMS, force_field
 
 CHIPS = 256
 SENT_PER_SECOND = 200e9

@@ -1,0 +1,1 @@
+"""Training steps on several devices: measured on virtual ones, and where they stop paying."""
