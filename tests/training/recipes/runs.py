@@ -72,7 +72,7 @@ def train_killed(family: str, settings: Any, folder: Path, dying: str) -> None:
     """
     program = f"""
 import os, pickle
-from sparsejax.training.recipes import {family} as recipe
+from sparsejax.training.recipes.{family} import recipe
 {dying}
 recipe.train(recipe.prepare(pickle.loads({pickle.dumps(settings)!r})))
 """

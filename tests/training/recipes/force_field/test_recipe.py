@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jraph import GraphsTuple
 
 import sparsejax as sj
 from sparsejax.models.force_field import ForceFieldConfig
-from sparsejax.models.force_field.batches import BucketedBatches, loss_masks
+from sparsejax.models.force_field.batches import BucketedBatches, LabelledBatch, loss_masks
 from sparsejax.models.force_field.losses import LossMasks
 from sparsejax.models.force_field.metrics import metric_sums, pooled_metrics
 from sparsejax.training.errors import RunError
@@ -194,19 +195,15 @@ def test_parts_of_an_accumulated_batch_weigh_alike(monkeypatch):
     """However many structures they have, as published."""
 
     def same_for_all(config, params, batch, *, stress):
-        masks = LossMasks(graphs=batch["mask"].reshape(-1))
-        return (
-            {"energy": jnp.full(batch["mask"].size, params["w"])},
-            {"energy": batch["energy"].reshape(-1)},
-            masks,
-        )
+        mask = batch.graph.globals.reshape(-1)
+        labels = {"energy": batch.labels["energy"].reshape(-1)}
+        return {"energy": jnp.full(mask.size, params["w"])}, labels, LossMasks(graphs=mask)
 
     monkeypatch.setattr(parts, "predicted", same_for_all)
     loss, chain = parts.ForceFieldLoss(energy="total"), optax.sgd(0.5)
-    batch = {
-        "energy": jnp.asarray([[1.0, 3.0], [4.0, 0.0]]),
-        "mask": jnp.asarray([[True, True], [True, False]]),
-    }
+    there = jnp.asarray([[True, True], [True, False]])
+    graph = GraphsTuple(None, None, None, None, globals=there, n_node=None, n_edge=None)
+    batch = LabelledBatch(graph, {"energy": jnp.asarray([[1.0, 3.0], [4.0, 0.0]])})
     step = parts.training_step(ForceFieldConfig(), loss, chain, stress=False, accumulate=2)
     state, record = step(start_state(jax.random.key(0), {"w": jnp.zeros(())}, chain), batch)
     assert float(record["loss"]) == pytest.approx((5 + 16) / 2)
