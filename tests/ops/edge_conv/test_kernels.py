@@ -8,13 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import ShapeDtypeStruct
-from jax.export import DisabledSafetyCheck
 
-from sparsejax.ops.backends import target_platform
 from sparsejax.ops.edge_conv import Edges, edge_conv, kernel, pairs_of_rows
 from tests.ops.edge_conv import problems
-
-TARGETS = {"tpu": ("tpu", "tpu_custom_call"), "gpu": ("cuda", "__gpu$xla.gpu.triton")}
+from tests.ops.lowering import TARGETS, kernels_in
 
 
 def _arguments(nodes, slots, channels, kind, vectors):
@@ -42,15 +39,8 @@ CASES = [(21, 20, 128, "table", True), (5, 7, 64, "mlp", False), (40, 3, 32, "ml
 @pytest.mark.parametrize("platform", TARGETS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_value_and_gradient_hold_a_kernel_each(platform, case):
-    lowered_for, call = TARGETS[platform]
     scalars, *rest = _arguments(*case)
-    with target_platform(platform):
-        exported = jax.export.export(
-            jax.jit(jax.grad(_loss, 0)),
-            platforms=[lowered_for],
-            disabled_checks=[DisabledSafetyCheck.custom_call(call)],
-        )(scalars, rest)
-    assert exported.mlir_module().count(f"custom_call @{call}") == 2
+    assert kernels_in(platform, jax.grad(_loss, 0), scalars, rest) == 2
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import ShapeDtypeStruct
-from jax.export import DisabledSafetyCheck
 
-from sparsejax.ops.backends import target_platform
 from sparsejax.ops.linear_recurrence import Decay, linear_recurrence
-
-TARGETS = {"tpu": ("tpu", "tpu_custom_call"), "gpu": ("cuda", "__gpu$xla.gpu.triton")}
-
-
-def _module(platform, function, *arguments):
-    lowered_for, call = TARGETS[platform]
-    with target_platform(platform):
-        exported = jax.export.export(
-            jax.jit(function),
-            platforms=[lowered_for],
-            disabled_checks=[DisabledSafetyCheck.custom_call(call)],
-        )(*arguments)
-    return exported.mlir_module().count(f"custom_call @{call}")
+from tests.ops.lowering import TARGETS, kernels_in
 
 
 def _arguments(shape, *, selective, dtype):
@@ -60,5 +46,5 @@ def test_value_and_gradient_hold_kernels(platform, shape, selective, dtype):
     arguments = _arguments(shape, selective=selective, dtype=dtype)
     split = 2 if platform == "gpu" and shape[1] > 200 else 1  # ends of the spans, then the states
     for function in (_value, _value_without_reset):
-        assert _module(platform, function, *arguments) == split
-    assert _module(platform, jax.grad(_loss, argnums=(0, 1, 2)), *arguments) == 2 * split
+        assert kernels_in(platform, function, *arguments) == split
+    assert kernels_in(platform, jax.grad(_loss, argnums=(0, 1, 2)), *arguments) == 2 * split

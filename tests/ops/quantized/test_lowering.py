@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import pytest
-from jax import ShapeDtypeStruct
-from jax.export import DisabledSafetyCheck
 
-from sparsejax.ops.backends import target_platform
 from sparsejax.ops.quantized import QuantizedFFN, quantized_matmul, sparse_quantized_ffn
-
-TARGETS = {"tpu": ("tpu", "tpu_custom_call"), "gpu": ("cuda", "__gpu$xla.gpu.triton")}
-
-
-def _exported(platform, run, *arguments):
-    lowered_for, call = TARGETS[platform]
-    shapes = jax.tree.map(lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
-    with target_platform(platform):
-        module = jax.export.export(
-            jax.jit(run),
-            platforms=[lowered_for],
-            disabled_checks=[DisabledSafetyCheck.custom_call(call)],
-        )(*shapes).mlir_module()
-    return module.count(f"custom_call @{call}")
+from tests.ops.lowering import TARGETS, kernels_in
 
 
 @pytest.mark.parametrize("platform", TARGETS)
@@ -36,7 +19,7 @@ def test_products(matrix, platform, name):
         def run(inputs, weights):
             return quantized_matmul(inputs, weights, backend="pallas")
 
-        assert _exported(platform, run, inputs, weights) == 1
+        assert kernels_in(platform, run, inputs, weights) == 1
 
 
 @pytest.mark.parametrize("platform", TARGETS)
@@ -48,4 +31,4 @@ def test_ffn(matrix, platform, name):
     def run(inputs, weights, tiles):
         return sparse_quantized_ffn(inputs, weights, tiles, backend="pallas")
 
-    assert _exported(platform, run, jnp.ones(512), weights, jnp.zeros(3, jnp.int32)) == 3
+    assert kernels_in(platform, run, jnp.ones(512), weights, jnp.zeros(3, jnp.int32)) == 3
