@@ -16,14 +16,14 @@ from tests import golden
 
 ROOT = Path(__file__).resolve().parents[1]
 
-UNCHECKED = {"torch_format"}  # the decoder of pickles, which runs millions of opcodes under a limit of time
+# Not the decoder of pickles, which runs millions of opcodes under a limit of time, nor what numba compiles.
+UNCHECKED = {"torch_format", "peers"}
 CHECKED = [
-    "sparsejax.ops",
-    "sparsejax.models",
-    "sparsejax.training",
+    *(f"sparsejax.{room}" for room in ("ops", "models", "training", "plots", "cli")),
     *(
-        f"sparsejax.checkpoint.{path.stem}"
-        for path in (ROOT / "sparsejax" / "checkpoint").iterdir()
+        f"sparsejax.{room}.{path.stem}"
+        for room in ("checkpoint", "bench")
+        for path in (ROOT / "sparsejax" / room).iterdir()
         if path.stem not in UNCHECKED
     ),
 ]

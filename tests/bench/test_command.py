@@ -45,10 +45,13 @@ def readme(tmp_path):
 
 @pytest.mark.parametrize("name", BENCHES)
 def test_every_benchmark_runs_by_its_name(name, monkeypatch):
-    module = importlib.import_module(f"sparsejax.bench.{BENCHES[name]}")
-    monkeypatch.setattr(module, "run", lambda **asked: asked)
-    nothing = () if name in command._OF_SEVERAL else None
-    assert command.run_bench(name, threads=3) == {"quick": False, "checkpoint": nothing, "threads": 3}
+    def run(**asked):
+        assert asked == {"quick": False, "checkpoint": nothing, "threads": 3}
+        return [TIME]
+
+    nothing = () if name == "force_field" else None
+    monkeypatch.setattr(importlib.import_module(f"sparsejax.bench.{BENCHES[name]}"), "run", run)
+    assert command.run_bench(name, threads=3) == [TIME]
 
 
 def test_all_measures_every_benchmark_and_writes_rows_tables_and_one_report(measured, readme, tmp_path):
@@ -74,12 +77,12 @@ def test_recorded_rows_are_taken_without_measuring(measured, readme, tmp_path, c
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("all", {"checkpoints": ["a.pt"]}, "bench all measures the shipped checkpoints"),
+        ("all", {"checkpoints": [Path("a.pt")]}, "bench all measures the shipped checkpoints"),
         ("ten", {"from_results": True, "quick": True}, "--quick does not go with it"),
-        ("ten", {"from_results": True, "checkpoints": ["a.pt"]}, "--checkpoint does not go with it"),
+        ("ten", {"from_results": True, "checkpoints": [Path("a.pt")]}, "--checkpoint does not go with it"),
         ("ten", {"from_results": True, "outputs": ("json", None, None)}, "--json does not go with it"),
-        ("ten", {"checkpoints": ["a.pt"]}, "bench ten measures networks of its own; leave out"),
-        ("scaling", {"checkpoints": ["a.pt"]}, "bench scaling measures networks of its own; leave out"),
+        ("ten", {"checkpoints": [Path("a.pt")]}, "bench ten measures networks of its own; leave out"),
+        ("scaling", {"checkpoints": [Path("a.pt")]}, "bench scaling measures networks of its own; leave out"),
         ("ten", {"data": "data.h5"}, "--data goes with bench force_field_sizes --report DIR"),
         ("force_field_sizes", {"data": "data.h5"}, "--data goes with bench force_field_sizes --report DIR"),
         ("force_field_sizes", {"from_results": True}, "no rows of force_field_sizes are recorded"),

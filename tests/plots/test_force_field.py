@@ -134,7 +134,7 @@ def trajectory(tmp_path):
 
 def test_a_trajectory_is_drawn(trajectory, tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(files, "write_figures", lambda out, figures: drawn.update(figures))
+    monkeypatch.setattr(files, "write_figures", lambda out, figures: drawn.update(figures) or ())
     files.draw_trajectory(trajectory, tmp_path)
     energy, temperature = drawn["energy_drift"].axes
     np.testing.assert_allclose(energy.lines[0].get_xdata(), [0, 5e-4, 1e-3, 1.5e-3])
