@@ -11,6 +11,7 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from sparsejax.ops import backends
+from sparsejax.ops.quantized.kept import kept_tiles
 from sparsejax.ops.quantized.matmul import FEW_TOKENS, each_token, kernel_product
 from sparsejax.ops.quantized.matvec import matvec
 from sparsejax.ops.quantized.planes import ROW_TILE
@@ -119,9 +120,11 @@ def sparse_quantized_ffn(
 def _ffn(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices, tiles: Array) -> Array:
     if plan.backend == "reference":
         return _reference(plan, flat, biases, matrices, tiles)
-    if tiles.ndim == 2:
-        return each_token(lambda row, mine: _shared(plan, row[None], biases, matrices, mine)[0], flat, tiles)
-    return _shared(plan, flat, biases, matrices, tiles)
+    tiles = kept_tiles(tiles, -(-matrices[0].shape[0] // ROW_TILE))
+    plain = any(part is not None and part.layout.plain for part in matrices)
+    if tiles.ndim == 1 or (plan.backend == "xla" and len(flat) <= FEW_TOKENS and not plain):
+        return _products(plan, flat, biases, matrices, tiles)
+    return each_token(lambda row, mine: _products(plan, row[None], biases, matrices, mine)[0], flat, tiles)
 
 
 def _forward(
@@ -165,8 +168,8 @@ def _counts(tiles: Array, neurons: int) -> Array:
     return jnp.zeros(neurons).at[chosen].add(inside.astype(jnp.float32))
 
 
-def _shared(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices, tiles: Array) -> Array:
-    """(n, o) with the same tiles for all tokens."""
+def _products(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices, tiles: Array) -> Array:
+    """(n, o) with tiles (k,), the same for all tokens, or (n, k)."""
     if plan.backend == "xla" and flat.shape[0] > FEW_TOKENS:
         return _dequantized(plan, flat, biases, matrices, tiles)
     w_in, w_out, w_gate = matrices
@@ -183,7 +186,7 @@ def _shared(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices, tile
 
 
 def _dequantized(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices, tiles: Array) -> Array:
-    """As `_shared`, by dense products with the chosen neurons' numbers."""
+    """As `_products` with tiles (k,), by dense products with the chosen neurons' numbers."""
     w_in, w_out, w_gate = matrices
     neurons, inside = neurons_of(tiles, w_in.shape[0])
 
@@ -198,17 +201,18 @@ def _dequantized(plan: _Plan, flat: Array, biases: _Biases, matrices: _Matrices,
 
 
 def _row_products(backend: str, flat: Array, weights: QuantizedTensor, tiles: Array) -> Array:
-    """(n, 32 k): tokens times the rows of the tiles."""
+    """(n, 32 k): tokens times the rows of tiles (k,) or (n, k)."""
     if weights.layout.plain:
         return flat @ dequantized_rows(weights, tiles).astype(flat.dtype).T
     if backend.startswith("pallas"):
         return kernel_product(backend, flat, weights, lane_tiles(weights, tiles), None).astype(flat.dtype)
-    taken = take_rows(weights, tiles)
-    return each_token(lambda row: matvec(row, taken, weights.layout, weights.order).reshape(-1), flat)
+    own = tiles.ndim == 2
+    taken = (jax.vmap(take_rows, (None, 0)) if own else take_rows)(weights, tiles)
+    return matvec(flat, taken, weights.layout, weights.order, own=own).reshape(len(flat), -1)
 
 
 def _column_products(backend: str, hidden: Array, weights: QuantizedTensor, tiles: Array) -> Array:
-    """(n, o): hidden values times the columns of the tiles."""
+    """(n, o): hidden values times the columns of tiles (k,) or (n, k)."""
     if weights.layout.plain:
         return hidden @ dequantized_columns(weights, tiles).astype(hidden.dtype).T
     if backend.startswith("pallas"):
@@ -216,8 +220,9 @@ def _column_products(backend: str, hidden: Array, weights: QuantizedTensor, tile
         of_rows = jnp.arange(weights.planes["low"].shape[int(weights.order == "columns")], dtype=jnp.int32)
         outputs = kernel_product(backend, hidden, weights, of_rows, jnp.clip(tiles, 0, last))
     else:
-        taken, layout = take_columns(weights, tiles), of_sub_blocks(weights.layout)
-        outputs = each_token(lambda row: matvec(row, taken, layout, weights.order).reshape(-1), hidden)
+        own, layout = tiles.ndim == 2, of_sub_blocks(weights.layout)
+        taken = (jax.vmap(take_columns, (None, 0)) if own else take_columns)(weights, tiles)
+        outputs = matvec(hidden, taken, layout, weights.order, own=own).reshape(len(hidden), -1)
     return outputs[:, : weights.shape[0]].astype(hidden.dtype)
 
 

@@ -19,7 +19,7 @@ from sparsejax.ops.quantized.tensor import QuantizedTensor
 from sparsejax.ops.quantized.unpacking import values_of
 
 FEW_TOKENS = 8
-"""Most tokens that are multiplied one by one; for more, each part of the matrix becomes numbers once."""
+"""Most tokens that are multiplied with the codes; for more, parts of the matrix become numbers, once for all."""
 
 PART_ROWS = 256
 """Rows that become numbers together: at 4,096 columns they take 4 MB."""
@@ -72,9 +72,7 @@ def _product(backend: str, flat: Array, weights: QuantizedTensor) -> Array:
         tiles = jnp.arange(_tiles(weights), dtype=jnp.int32)
         outputs = kernel_product(backend, flat, weights, tiles, None)
     elif flat.shape[0] <= FEW_TOKENS:
-        outputs = each_token(
-            lambda row: matvec(row, weights.planes, weights.layout, weights.order).reshape(-1), flat
-        )
+        outputs = matvec(flat, weights.planes, weights.layout, weights.order).reshape(len(flat), -1)
     else:
         outputs = _by_parts(flat, weights)
     return outputs[:, : weights.shape[0]]

@@ -1,4 +1,4 @@
-"""One token times quantised tiles, in the form that XLA makes fast loops of on CPU.
+"""Few tokens times quantised tiles, in the form that XLA makes fast loops of on CPU.
 
 What was found by reading the machine code: a sum along an axis is fast when that axis is not the last, when
 it is short enough to be unrolled, and when one plane and one vector are multiplied in it. Codes that share a
@@ -10,14 +10,14 @@ all columns, or with two products in a sum, the same takes 10 to 30 times as lon
 from __future__ import annotations
 
 import operator
-from functools import reduce
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from sparsejax.ops import backends
 from sparsejax.ops.quantized.formats import SUB_BLOCK, BlockFormat
+from sparsejax.ops.quantized.kept import kept
 from sparsejax.ops.quantized.planes import Order
 from sparsejax.ops.quantized.unpacking import Planes, applied_scales
 
@@ -26,18 +26,26 @@ TOGETHER = {8: 2, 4: 2}
 least of 25 in ms, with 1 / 2 / 4: Q8_0 4.5 / 3.2 / 3.7, Q4_0 2.9 / 2.8 / 3.9; the float32 product 7.5."""
 
 
-def matvec(x: Array, planes: Planes, layout: BlockFormat, order: Order) -> Array:
-    """float32 (t, l): the products of one token with tiles of rows.
+def matvec(x: Array, planes: Planes, layout: BlockFormat, order: Order, *, own: bool = False) -> Array:
+    """float32 (n, t, l): the products of tokens with tiles of rows, each token's for themselves.
 
     Args:
-      x: float32 (columns,).
+      x: float32 (n, columns).
       planes: of whole blocks, in any order and number.
       layout: the format.
       order: of the planes.
+      own: the planes have a first axis (n,): each token's are other ones.
     """
     of_b = 1 if order == "rows" else 0
+    sums_of = jax.vmap(partial(_sums, layout=layout, of_b=of_b), in_axes=(0, 0 if own else None))
+    sums = sums_of(kept(x), planes)
+    return jnp.sum(kept(sums), axis=1 + of_b)
+
+
+def _sums(x: Array, planes: Planes, layout: BlockFormat, of_b: int) -> Array:
+    """(t, b, l) or (b, t, l): the products of a token with some sub-blocks together."""
     blocks = layout.block // SUB_BLOCK
-    x = _kept(x).reshape(-1, SUB_BLOCK)
+    x = x.reshape(-1, SUB_BLOCK)
     sums = x.reshape(len(x), -1, layout.group).sum(axis=2)
     together = _divisor(len(x), TOGETHER.get(layout.bits, 1))
 
@@ -65,19 +73,7 @@ def matvec(x: Array, planes: Planes, layout: BlockFormat, order: Order) -> Array
             if low is not None:
                 product = product - _spread(mean[:, group], of_b) * low[..., group, :]
             terms.append(product)
-    return jnp.sum(_added(terms), axis=of_b)
-
-
-def _kept(x: Array) -> Array:
-    """``x``, written to memory before it is used, on CPU.
-
-    Otherwise the compiler works out what ``x`` comes from, say an activation, anew for each tile. It sees
-    through barriers, but not into a branch; this one changes no product, since NaN times anything is NaN.
-    """
-    if backends.platform() != "cpu":
-        return x
-    kept: Array = jax.lax.cond(jnp.isnan(x[0]), lambda x: jnp.full_like(x, jnp.nan), lambda x: x, x)
-    return kept
+    return _added(terms)
 
 
 def _group_product(planes: Planes, layout: BlockFormat, x: Array, group: int, of_b: int) -> Array:

@@ -12,10 +12,10 @@ from sparsejax.ops.quantized.unpacking import as_matrix, values_of
 
 
 def neurons_of(tiles: Array, count: int) -> tuple[Array, Array]:
-    """The neurons (32 k,) of tiles (k,), those out of range replaced, and which of them are in range.
+    """The neurons (*b, 32 k) of tiles, those out of range replaced, and which of them are in range.
 
     Args:
-      tiles: int32 (k,).
+      tiles: int32 (*b, k).
       count: neurons that there are.
 
     Example:
@@ -23,7 +23,7 @@ def neurons_of(tiles: Array, count: int) -> tuple[Array, Array]:
       >>> int(neurons[0]), int(inside.sum())
       (32, 8)
     """
-    neurons = (tiles[:, None] * ROW_TILE + jnp.arange(ROW_TILE)).reshape(-1)
+    neurons = (tiles[..., None] * ROW_TILE + jnp.arange(ROW_TILE)).reshape(*tiles.shape[:-1], -1)
     return jnp.clip(neurons, 0, count - 1), (neurons >= 0) & (neurons < count)
 
 
