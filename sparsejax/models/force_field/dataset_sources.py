@@ -196,8 +196,6 @@ def read_atoms(path: str | PathLike[str]) -> Iterator[Any]:
         yield from iread(Path(path), index=":")
     except FileNotFoundError as error:
         raise DatasetError(f"{file_name(path)}: does not exist") from error
-    except DatasetError:
-        raise
     except Exception as error:  # each of ASE's formats fails in its own way
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DatasetError(f"{file_name(path)}: ASE cannot read it ({reason})") from error
