@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import jax
@@ -126,6 +127,29 @@ def test_room_grows_and_is_logged(field, caplog):
     ]
 
 
+def test_a_list_is_made_anew_where_other_directions_repeat(field):
+    lists, crystal = field.calculator()._lists, as_structure(_diamond())
+    lists.make(crystal)
+    assert not lists.must_be_made(crystal)
+    assert lists.must_be_made(crystal._replace(pbc=np.array([True, True, False])))
+
+
+def test_averages_over_rotations_are_those_of_predict(field, monkeypatch):
+    predict, asked = ForceField.predict, []
+
+    def noted(self, atoms, *, rotation_average=None):
+        asked.append(rotation_average)
+        return predict(self, atoms, rotation_average=rotation_average)
+
+    monkeypatch.setattr(ForceField, "predict", noted)
+    atoms = _molecule()
+    atoms.calc = field.calculator(rotation_average=1)
+    expected = predict(field, atoms, rotation_average=1)
+    assert atoms.get_potential_energy() == pytest.approx(float(expected.energy), abs=1e-12)
+    np.testing.assert_allclose(atoms.get_forces(), expected.forces, atol=1e-12)
+    assert asked == [1]  # forces are of the same calculation
+
+
 def test_a_smaller_cell_in_the_room_of_a_larger_one(field):
     calculator, atoms = field.calculator(), _diamond()
     expected = float(field.predict(atoms).energy)
@@ -188,6 +212,9 @@ def test_bad_structures_are_told_in_one_line(field):
     atoms.positions[2, 1] = np.nan  # an optimiser that went astray, the list being kept
     with pytest.raises(ValueError, match="atom 2 has the y position nan"):
         atoms.get_potential_energy()
+    params = jax.tree.map(lambda leaf: leaf * np.nan, field.params)
+    with pytest.raises(ValueError, match="no number: atoms are too close for the network's range"):
+        dataclasses.replace(field, params=params).calculator().get_potential_energy(_molecule())
     with pytest.raises(ValueError, match="skin must be a number of A from 0"):
         field.calculator(skin=-1.0)
 

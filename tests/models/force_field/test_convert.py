@@ -289,6 +289,11 @@ def test_more_interactions_than_the_file_holds(tmp_path):
         sj.load(path)
 
 
+def test_variants_of_other_projects_are_no_contradiction(tmp_path):
+    path = files.write(tmp_path, files.saved(config={**files.CONFIG, "variant": "painn"}))
+    assert sj.load(path).variant == "cartesian"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

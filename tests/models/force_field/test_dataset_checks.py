@@ -56,6 +56,20 @@ def test_every_problem_of_structure_is_listed(path):
     assert places == ["structures/pbc", "labels/energy", "labels/forces_splits"]
 
 
+def test_labels_of_some_structures_need_to_say_of_which(path):
+    with h5py.File(path, "r+") as file:
+        del file["labels/structure_indices"]
+    assert check_dataset(path) == []  # one for each, in their order
+    with h5py.File(path, "r+") as file:
+        for name, array in {name: array[...] for name, array in file["labels"].items()}.items():
+            del file["labels"][name]
+            rows = file["labels/forces_splits"][:-1] if name == "forces" else array[:-1]
+            file["labels"][name] = array[: rows[-1]] if name == "forces" else rows
+    assert [str(problem) for problem in check_dataset(path)] == [
+        "labels: 7 labels for 8 structures need labels/structure_indices"
+    ]
+
+
 def test_groups_are_checked_too(tmp_path):
     path = tmp_path / "groups.h5"
     with h5py.File(path, "w") as file:
@@ -76,4 +90,16 @@ def test_groups_are_checked_too(tmp_path):
     ]
     with h5py.File(path, "r+") as file:
         del file["structures/1"]
-    assert [str(problem) for problem in check_dataset(path)] == ["structures/0/energy (structure 0): is nan"]
+        file["structures/1"] = h5py.SoftLink("/structures/0")
+    assert [str(problem) for problem in check_dataset(path)] == [
+        "structures/1: is a link to another place; copy what it leads to into the file itself"
+    ]
+    with h5py.File(path, "r+") as file:
+        del file["structures/1"]
+        empty = file.create_group("structures/1")
+        empty["species"], empty["energy"] = np.ones(0, int), np.zeros(1)
+        empty["positions"], empty["forces"] = np.zeros((0, 3)), np.zeros((0, 3))
+    assert [str(problem) for problem in check_dataset(path)] == [
+        "structures/0/energy (structure 0): is nan",
+        "structures/1/species (structure 1): has no atoms",
+    ]

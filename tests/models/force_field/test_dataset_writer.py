@@ -39,6 +39,9 @@ def test_what_is_written_in_parts_and_appended_reads_back_exactly(tmp_path, monk
             if number in {1, 2}:
                 writer.save()
                 check(path, parts[: number + 1])
+                before = path.stat()
+                writer.save()  # nothing was added
+                assert path.stat().st_ino == before.st_ino and path.stat().st_mtime_ns == before.st_mtime_ns
         assert len(writer) == 5
     check(path, parts[:5])
     with DatasetWriter(path, mode="append") as writer:

@@ -133,6 +133,14 @@ def test_step_that_the_converter_does_not_know_is_told_in_one_line(monkeypatch, 
         export_onnx(student(), tmp_path / "student.onnx")
 
 
+def test_functions_with_derivatives_of_their_own_are_replaced_by_their_steps():
+    with jax.disable_jit():
+        traced = jax.make_jaxpr(jax.nn.relu)(np.float32(1))
+    assert [step.primitive.name for step in traced.eqns] == ["custom_jvp_call"]
+    replayed = jax.make_jaxpr(lambda x: module._replayed(traced, x))(np.float32(1))
+    assert [step.primitive.name for step in replayed.eqns] == ["max"]
+
+
 def test_what_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="a dict is no force field"):
         export_onnx(student().params, tmp_path / "student.onnx")

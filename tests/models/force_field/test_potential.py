@@ -14,8 +14,14 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.models.force_field import ForceField, ForceFieldConfig, StudentForceField
 from sparsejax.models.force_field.graph import batch_graphs
 from sparsejax.models.force_field.inputs import example_graph
+from sparsejax.models.force_field.neighbors import all_pairs
 from sparsejax.models.force_field.packing import BLOCKS, in_blocks, pack
-from sparsejax.models.force_field.prediction import energy_of_rows, predict_graph, sums_of_structures
+from sparsejax.models.force_field.prediction import (
+    energy_of_rows,
+    predict_graph,
+    predict_rows,
+    sums_of_structures,
+)
 from sparsejax.models.force_field.rotations import rotated, rotations
 from sparsejax.models.force_field.structure import Structure
 from sparsejax.models.force_field.tables import choose_filters
@@ -274,12 +280,31 @@ def test_bad_input_is_told_in_one_line():
         field().predict([METHANE, METHANE._replace(species=np.array([92, 1, 1, 1, 1], np.int32))])
     with pytest.raises(ValueError, match="structure: atom 0.*nan"):
         field().predict(METHANE._replace(positions=METHANE.positions * np.nan))
+    with pytest.raises(ValueError, match="atoms must be ase.Atoms, a Structure or a sequence of them, not"):
+        field().predict(5)
     with pytest.raises(ValueError, match="rotation_average"):
         field().predict(METHANE, rotation_average=0)
     with pytest.raises(ValueError, match=r"shape \(5, 3\)"):
         field().hessian_vector_product(METHANE, np.zeros(3))
+    with pytest.raises(ValueError, match="stress needs a cell: give one, or leave stress out"):
+        predict_rows(
+            chosen.config,
+            chosen.params,
+            METHANE.species,
+            METHANE.positions,
+            all_pairs(1, 5),
+            graph_of_atom=np.zeros(5, np.int32),
+            num_graphs=1,
+            stress=True,
+        )
     with pytest.raises(ValueError, match="'ten'"):
         ForceField.from_checkpoint(checkpoint("equivariant").replace(kind="ten"))
+
+
+def test_a_dtype_is_that_of_the_computation():
+    ck = checkpoint("equivariant")
+    assert ForceField.from_checkpoint(ck, filter="exact").dtype == "float32"
+    assert ForceField.from_checkpoint(ck, filter="exact", dtype="float16").dtype == "float16"
 
 
 def test_tables_that_are_not_exact_enough_are_refused_or_left_out():

@@ -17,6 +17,7 @@ from sparsejax.models.force_field.structure import as_structure
 from sparsejax.models.force_field.teachers import (
     Failure,
     Label,
+    gfn1,
     gfn2,
     label_one,
     labelled_chunks,
@@ -83,6 +84,11 @@ def test_teachers_have_names():
         named_teacher("ase:nothing")
     with pytest.raises(ValueError, match="at least 1 process, not 0"):
         next(labelled_chunks([(0, [])], EMT, processes=0))
+
+
+def test_gfn1_is_another_method():
+    pytest.importorskip("tblite")
+    assert (gfn1().parameters.method, gfn2().parameters.method) == ("GFN1-xTB", "GFN2-xTB")
 
 
 def test_gfn2_gives_its_published_numbers_whatever_came_before():

@@ -61,3 +61,11 @@ def test_mean_pressure_is_that_from_outside_and_the_energy_is_conserved():
 def test_a_molecule_has_no_pressure():
     with pytest.raises(ValueError, match="npt needs a cell and periodic boundary conditions in all three"):
         _npt(cluster(), steps=1)
+    still = md.nve(morse.morse(), cluster(), steps=0).simulation
+    with pytest.raises(ValueError, match="the stress needs a cell that is periodic in all three directions"):
+        md.stress(still.state, still.system)
+
+
+def test_pressures_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"pressure must be a number of eV/A\^3, not nan"):
+        _npt(crystal(), steps=1, pressure=float("nan"))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 
 from sparsejax.checkpoint.errors import CheckpointError
 from sparsejax.models.force_field import md
+from sparsejax.models.force_field.md import restart
 from sparsejax.models.force_field.md.trajectory import read_frames
+from sparsejax.models.force_field.neighbors_in_jit.cells import Grid
+from sparsejax.models.force_field.neighbors_in_jit.plan import Plan
 from tests.models.force_field.md import morse
 from tests.models.force_field.md.systems import cluster, crystal
 
@@ -109,6 +117,35 @@ def test_a_run_that_is_done_has_no_more_records(tmp_path, langevin):
     langevin(crystal(), 5, restart=tmp_path / "state")
     again = langevin(crystal(), 5, restart=tmp_path / "state", resume=True)
     assert again.step.shape == (0,) and again.simulation.step == 5
+
+
+def test_runs_of_other_versions_and_networks_are_told(tmp_path, langevin, monkeypatch):
+    folder = tmp_path / "state"
+    langevin(crystal(), 5, restart=folder)
+    read = restart.store.read_arrays
+    without = lambda *args: {name: array for name, array in read(*args).items() if "key" not in name}  # noqa: E731
+    monkeypatch.setattr(restart.store, "read_arrays", without)
+    with pytest.raises(
+        CheckpointError, match="holds no '.*key'; it was saved by another version, start anew"
+    ):
+        langevin(crystal(), 5, restart=folder, resume=True)
+    restart.store.write_directory(tmp_path / "network", {"kind": "ten"}, {"weights": np.ones(3)})
+    with pytest.raises(CheckpointError, match="network: holds a 'ten', not a run of molecular dynamics"):
+        langevin(crystal(), 5, restart=tmp_path / "network")
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan("all_pairs", 5.0, 0.5, 5.5, (False,) * 3, slots=8),
+        Plan("images", 5.0, 0.5, 5.5, (True,) * 3, slots=8, images=(2, 1, 1)),
+        Plan("cell_list", 5.0, 0.5, 5.5, (True,) * 3, slots=8, grid=Grid((4, 4, 2), 34)),
+    ],
+    ids=lambda plan: plan.method,
+)
+def test_a_saved_plan_is_the_plan(plan, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax_md", ModuleType("jax_md"))  # takes seconds, and is not needed
+    assert restart._plan(json.loads(json.dumps(dataclasses.asdict(plan)))) == plan
 
 
 def _leaves(tree):

@@ -8,6 +8,7 @@ import pytest
 
 from sparsejax.models.force_field import md
 from sparsejax.models.force_field.md.start import boltzmann_velocities, read_start, rotational_freedoms
+from sparsejax.models.force_field.structure import as_structure
 from tests.models.force_field.md import morse
 from tests.models.force_field.md.systems import cluster, crystal
 
@@ -108,6 +109,18 @@ def test_bad_baths_are_told_in_one_line():
         md.nvt(morse.morse(), cluster(), steps=1, temperature=0.0)
     with pytest.raises(TypeError, match="no option 'colour'"):
         md.nve(morse.morse(), cluster(), steps=1, colour="red")
+
+
+def test_double_precision_has_to_be_switched_on():
+    with jax.enable_x64(False), pytest.raises(ValueError, match="dtype=float64 needs jax.config.update"):
+        md.nve(morse.morse(), cluster(), steps=1, dtype="float64")
+
+
+def test_structures_have_the_masses_of_their_elements():
+    atoms = cluster()
+    atoms.set_masses([13.0] * 5)
+    assert read_start(atoms, None).masses.tolist() == [13.0] * 5
+    assert read_start(as_structure(atoms), None).masses == pytest.approx([12.011] * 5)
 
 
 def test_positions_that_are_no_numbers_are_refused():

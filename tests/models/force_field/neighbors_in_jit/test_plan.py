@@ -46,6 +46,7 @@ def test_sizes_follow_from_heights_and_fillings():
     np.testing.assert_allclose(plan.least_heights, plan.reach / np.array([2.5, 1.5, 1.5]))
     plan = make_plan(crystal((1, 2, 3)), 5.0, 0.5, low=np.array([2.1, 5.0, 7.5]))
     assert plan.images == (3, 1, 1)
+    assert make_plan(_stretched(1.0), 5.0, 0.5).least_heights == (0, 0, 0)
     slab = make_plan(crystal((9, 9, 5), (True, True, False)), 5.0, 0.5, method="cell_list")
     assert slab.grid is not None
     assert slab.grid.counts == (4, 4, 1)  # two cells of the third axis would be neighbours twice
