@@ -10,7 +10,6 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from sparsejax.models.sparse_inference.config import CacheStrategy
 from sparsejax.models.sparse_inference.store.cache import Plan, SlotCache
@@ -48,7 +47,8 @@ class StoreLayer:
       counts: of their use.
       statistics: of the requests.
       lock: of all of these.
-      bias: of the output, on the device, or None.
+      buffers: by plane, (slots, *shape), on the device.
+      bias: of the output, there too, or None.
       leased: whether somebody has the buffers in hand.
       failure: what went wrong ahead of use, and nobody was told.
     """
@@ -70,24 +70,16 @@ class StoreLayer:
         self.bias = None if bias is None else jax.device_put(jnp.array(bias), road.device)
         self.leased = False
         self.failure: Exception | None = None
-        self._buffers = empty_slots(self.layout, slots, road.device)
-
-    @property
-    def buffers(self) -> tuple[Array, ...]:
-        """By plane, (slots, *shape). Anew, and empty, where writing to them was interrupted."""
-        if not self._buffers or any(buffer.is_deleted() for buffer in self._buffers):
-            self.cache.clear()
-            self._buffers = empty_slots(self.layout, self.cache.slots, self.road.device)
-        return self._buffers
+        self.buffers = empty_slots(self.layout, slots, road.device)
 
     @property
     def nbytes(self) -> int:
         """Of the arrays on the device."""
-        return sum(buffer.nbytes for buffer in (*self._buffers, *([] if self.bias is None else [self.bias])))
+        return sum(buffer.nbytes for buffer in (*self.buffers, *([] if self.bias is None else [self.bias])))
 
     def fetch(self, units: np.ndarray | Sequence[int]) -> Plan:
         """See to it that the units are there, for whoever waits for them."""
-        plan = self.cache.plan(np.asarray(units))
+        plan = self._plan(units)
         self.statistics.count(self.cache, plan)
         start = time.perf_counter()
         self.carry_out(plan)
@@ -97,7 +89,7 @@ class StoreLayer:
 
     def fetch_ahead(self, units: np.ndarray | Sequence[int]) -> None:
         """Bring what fits of the units that are not there."""
-        plan = self.cache.plan(np.asarray(units), prefetch=True)
+        plan = self._plan(units, prefetch=True)
         if plan.absent.any():
             self.statistics.count(self.cache, plan)
             self.carry_out(plan)
@@ -120,6 +112,7 @@ class StoreLayer:
 
     def compile_sizes(self, sizes: Sequence[int]) -> None:
         """Compile the writing of so many rows at once, by rows for which there is no slot."""
+        self._renew()
         for size in sizes:
             rows = [np.zeros((size, *plane.shape), jnp.dtype(plane.dtype)) for plane in self.layout.planes]
             self._send(np.zeros(0, np.int32), rows)
@@ -150,14 +143,24 @@ class StoreLayer:
     def pin(self, units: np.ndarray) -> None:
         """Bring units, which no statistics count, and pin them and no others."""
         self.cache.pin([])
-        self.carry_out(self.cache.plan(units, prefetch=True))
+        self.carry_out(self._plan(units, prefetch=True))
         self.cache.pin(units)
 
     def drop(self) -> None:
         """Give back the device's memory."""
-        self._buffers, self.bias = (), None
+        self.buffers, self.bias = (), None
+
+    def _plan(self, units: np.ndarray | Sequence[int], *, prefetch: bool = False) -> Plan:
+        self._renew()
+        return self.cache.plan(np.asarray(units), prefetch=prefetch)
+
+    def _renew(self) -> None:
+        """Empty buffers where writing was interrupted: it takes the old ones, and nothing came back."""
+        if any(buffer.is_deleted() for buffer in self.buffers):
+            self.cache.clear()
+            self.buffers = empty_slots(self.layout, self.cache.slots, self.road.device)
 
     def _send(self, places: np.ndarray, rows: list[np.ndarray]) -> None:
         beyond = self.cache.slots + np.arange(len(rows[0]) - len(places))
         targets = np.concatenate([places, beyond])
-        self._buffers = self.road.transit.send(self.buffers, targets, rows, self.road.device)
+        self.buffers = self.road.transit.send(self.buffers, targets, rows, self.road.device)

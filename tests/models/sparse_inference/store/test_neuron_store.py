@@ -12,8 +12,10 @@ import pytest
 from sparsejax.checkpoint.errors import NotReadableError, TruncatedFileError
 from sparsejax.models.sparse_inference.config import CacheConfig
 from sparsejax.models.sparse_inference.store.cache import SlotCache
+from sparsejax.models.sparse_inference.store.neuron_file import NeuronFile
 from sparsejax.models.sparse_inference.store.neuron_store import NeuronStore
 from sparsejax.models.sparse_inference.store.placement import place
+from sparsejax.models.sparse_inference.store.slots import Transit
 from sparsejax.models.sparse_inference.store.units import unit_arrays
 from tests.compilations import compilations
 from tests.models.sparse_inference.stored_layers import CountingUnits, plain_layer, quantized_layer
@@ -267,6 +269,41 @@ def test_a_shrinking_file_is_an_error_and_no_crash(tmp_path):
         store.prefetch(1, [1])
     with pytest.raises(TruncatedFileError):
         NeuronStore.open(path, FIFTH)
+
+
+@pytest.mark.parametrize("again", [[1, 2], [2, 5]])  # all were there before, or some
+def test_an_interrupted_write_loses_units_and_gives_no_wrong_ones(again, monkeypatch):
+    send = Transit.send
+
+    def interrupted(*given):
+        send(*given)  # takes the buffers
+        raise KeyboardInterrupt
+
+    with store_of() as store:
+        use(store, 0, [1, 2, 3])
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Transit, "send", interrupted)
+            use(store, 0, [4])
+        use(store, 0, again)
+        assert store.layer_statistics[0].hits == 0
+
+
+def test_nothing_is_fetched_into_a_layer_that_is_leased_by_the_same_thread():
+    store, _ = counting()
+    with store, store.lease(0, [1]):
+        store._in_background(store._layers[0], lambda layer: layer.fetch_ahead([2]))
+        assert store.layer_statistics[0].prefetched == 0
+
+
+def test_a_file_is_closed_where_no_store_can_be_made(tmp_path, monkeypatch):
+    path, closed = tmp_path / "neurons", []
+    with store_of(path=path):
+        pass
+    close = NeuronFile.close
+    monkeypatch.setattr(NeuronFile, "close", lambda file: closed.append(file) or close(file))
+    with pytest.raises(ValueError, match="the budget leaves"):
+        NeuronStore.open(path, 300)
+    assert len(closed) == 1
 
 
 def test_closing_ends_everything_once():
