@@ -62,11 +62,6 @@ class HostUnits:
             unit_arrays(layer, layout) for layer, layout in zip(layers, self.layouts, strict=True)
         ]
 
-    @property
-    def nbytes(self) -> int:
-        """Of all units."""
-        return sum(array.nbytes for arrays in self._arrays for array in arrays)
-
     def read(self, layer: int, units: np.ndarray, into: Sequence[np.ndarray]) -> None:
         """As `UnitSource.read`."""
         for array, rows in zip(self._arrays[layer], into, strict=True):
