@@ -16,6 +16,7 @@ from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.gguf import read_gguf, write_gguf
 from sparsejax.checkpoint.verification import verify
 from sparsejax.models.sparse_inference.config import SparsityConfig
+from sparsejax.models.sparse_inference.convert import overrides_for, same_function
 from sparsejax.models.sparse_inference.llama.config import LlamaConfig
 from sparsejax.models.sparse_inference.llama.names import ROW_BY_ROW
 from sparsejax.models.sparse_inference.part_configs import FFNConfig, ScorerConfig, WeightsConfig
@@ -350,6 +351,33 @@ def test_ffn_files_that_lack_something_are_told(change, kind, words, tmp_path):
         sj.load(tmp_path / "x.json")
 
 
+def test_matrices_of_predictors_that_do_not_fit_are_told(tmp_path):
+    torch_file.write(
+        {"fc1.weight": np.ones((2, 4), np.float32), "fc2.weight": np.ones((6, 3), np.float32)},
+        tmp_path / "x.pt",
+    )
+    with pytest.raises(
+        errors.ShapeError, match=r"'fc2.weight' has 3 columns, 'fc1.weight' has 2 rows; both are"
+    ):
+        sj.load(tmp_path / "x.pt")
+
+
+def test_codes_of_elements_that_are_not_there_are_told(tmp_path):
+    document = AffineTensor.quantize(np.linspace(-1, 1, 15).reshape(3, 5), 4, group_size=4).to_dict()
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    assert sj.load(tmp_path / "x.json").config == WeightsConfig((3, 5), 4, 4)
+    document["data"][-1] += 16
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    with pytest.raises(errors.CorruptFileError, match="the last byte of 'data' holds a code for an element"):
+        sj.load(tmp_path / "x.json")
+
+
+def test_parts_compute_the_same_if_their_configs_are_equal():
+    assert same_function(FFNConfig(4, 6, 3, "relu"), FFNConfig(4, 6, 3, "relu"))
+    assert not same_function(FFNConfig(4, 6, 3, "relu"), FFNConfig(4, 6, 3, "silu"))
+    assert overrides_for(FFNConfig(4, 6, 3, "relu")) == {}
+
+
 def test_what_a_file_does_not_tell_is_given(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(ffn(activation=None)))
     assert sj.load(tmp_path / "x.json", overrides={"activation": "Swish"}).config.activation == "silu"
@@ -398,6 +426,8 @@ def test_calls_that_cannot_be_right_are_told(file, tmp_path):
     ffn = made(FFNConfig(4, 6, 3), "ffn_v1")
     with pytest.raises(ValueError, match=r"\(\.\.\., 4\) is needed"):
         ffn.apply(jnp.ones(3))
+    with pytest.raises(ValueError, match="one array of inputs is needed, not 2 arguments"):
+        ffn.apply(jnp.ones(4), jnp.ones(4))
     with pytest.raises(ValueError, match="no option 'state'; it takes 'scores'"):
         ffn.apply(jnp.ones(4), state=None)
 

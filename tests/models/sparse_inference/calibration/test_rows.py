@@ -47,6 +47,11 @@ def test_pairs_stay_together():
     np.testing.assert_array_equal(second, 2 * first)
 
 
+def test_a_reservoir_keeps_something():
+    with pytest.raises(ValueError, match="at least one row must be kept, not 0"):
+        Reservoir(0, seed=0)
+
+
 def test_none():
     with pytest.raises(ValueError, match="no samples"):
         Reservoir(3, seed=0).rows()

@@ -51,6 +51,21 @@ def test_targets(formula):
     np.testing.assert_allclose(found.scores(jnp.asarray(X)), expected, atol=2e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"formula": "ridge"}, "no formula 'ridge'; choose one of .*'centred'"),
+        ({"ridge": 0.0}, "ridge must be above 0, not 0.0"),
+        ({"ridge": np.inf}, "ridge must be above 0, not inf"),
+    ],
+)
+def test_what_cannot_be_solved_is_refused(options, words):
+    moments = Moments(2, 3)
+    moments.add(np.eye(2), np.ones((2, 3)))
+    with pytest.raises(ValueError, match=words):
+        solve_targets(moments, rank=1, **options)
+
+
 def test_iteration_finds_the_leading_directions(monkeypatch):
     monkeypatch.setattr(calibrate_solve, "_EXACT", 10)
     half = DRAWS.normal(size=(200, 120)) * np.geomspace(1, 1e-3, 120)

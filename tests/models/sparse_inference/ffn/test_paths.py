@@ -78,6 +78,24 @@ def _with(plan, path):
     return FFNPlan(plan.block_size, plan.group, plan.hot, path)
 
 
+@pytest.mark.parametrize(
+    ("sparsity", "plan", "path"),
+    [
+        (ABOVE, FFNPlan(), "rows"),  # lists of unknown length, of several tokens
+        (TOP, FFNPlan(), "shared"),  # nothing is shared
+        (ABOVE, FFNPlan(group=0), "shared"),
+    ],
+    ids=str,
+)
+def test_what_has_no_list_is_masked(sparsity, plan, path):
+    inputs, scores = _problem(3)
+    outputs, wanted = (
+        predicted_ffn(inputs, WEIGHTS, scores, sparsity, activation="drelu", plan=_with(plan, name))
+        for name in (path, "masked")
+    )
+    np.testing.assert_array_equal(outputs, wanted)
+
+
 def test_choices_by_hand():
     scores = np.asarray([[3.0, -9, 0, 1, 2, 0.5], [0.0, 0, 1, 2, 0, 0]], np.float32)
     pick = lambda sparsity, plan: np.asarray(chosen(jnp.asarray(scores), sparsity, plan)).astype(int).tolist()  # noqa: E731
@@ -143,6 +161,17 @@ def test_plans_that_cannot_be_are_refused():
         FFNPlan(block_size=0)
     with pytest.raises(ValueError, match="no path 'fast'"):
         FFNPlan(path="fast")
+
+
+def test_what_does_not_fit_is_refused():
+    inputs, scores = _problem(1)
+    with pytest.raises(ValueError, match=r"inputs of shape \(7,\) do not fit: \(\.\.\., 64\) is needed"):
+        predicted_ffn(inputs[:7], WEIGHTS, scores, TOP, activation="drelu")
+    with pytest.raises(ValueError, match=r"scores must have shape \(50,\), not \(7,\)"):
+        predicted_ffn(inputs, WEIGHTS, scores[:7], TOP, activation="drelu")
+    strictly = partial(predicted_ffn, inputs, WEIGHTS, sparsity=TOP, activation="drelu", strict=True)
+    with pytest.raises(ValueError, match="strict needs scores with values; call it outside of jit"):
+        jax.eval_shape(strictly, scores)
 
 
 def test_compensation_repairs_the_outputs_of_dropped_blocks():

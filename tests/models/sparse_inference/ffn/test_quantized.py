@@ -75,6 +75,7 @@ def test_compensation_is_not_added_to_what_all_neurons_give(sparsity, added):
     ("change", "options", "message"),
     [
         ({}, {"scores": SCORES * np.nan}, "the scores hold NaN"),
+        ({}, {"scores": SCORES[:, :64]}, r"scores must have shape \(4, 128\), not \(4, 64\)"),
         (
             {},
             {"scores": SCORES, "sparsity": SparsityConfig.with_threshold(9.0), "strict": True},

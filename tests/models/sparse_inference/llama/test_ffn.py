@@ -144,6 +144,18 @@ def test_arrays_are_checked_as_numbers_are_where_they_are_known():
         MODEL.apply({"params": PARAMS}, tokens, predictors=PREDICTORS, active_fraction=jnp.ones(2))
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"active_fraction": 0.5}, "active_fraction and sparsity need predictors, one per block"),
+        ({"predictors": PREDICTORS}, "predictors need active_fraction or sparsity, only one of them"),
+    ],
+)
+def test_networks_refuse_half_a_selection(options, words):
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(lambda: MODEL.apply({"params": PARAMS}, jnp.asarray(TOKENS), **options))
+
+
 def test_equal_shares_are_one_selection():
     assert sparse_options(PREDICTORS, 0.25, None, 2) == sparse_options(
         PREDICTORS, None, SparsityConfig.with_active_fraction(0.25), 2
@@ -212,6 +224,27 @@ def test_long_texts_are_cut_and_batched():
     assert [tokens.shape for tokens, _ in parts] == [(2, 512)] * 20
     with pytest.raises(ValueError, match="no row has two tokens"):
         perplexity((MODEL, PARAMS), [[3]])
+    with pytest.raises(ValueError, match="a context of 1 tokens predicts nothing; give at least 2"):
+        perplexity((MODEL, PARAMS), TOKENS, context=1)
+
+
+def test_texts_are_what_their_tokens_are():
+    letters = ["<unk>", *"abcdefghijklmnopqrstuvwxyz ▁"]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": letters,
+        "tokenizer.ggml.scores": np.zeros(29, np.float32),
+        "tokenizer.ggml.token_type": np.array([2, *[1] * 28], np.int32),
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    ck = Checkpoint("sparse_inference", "gguf_llama", CONFIG, PARAMS, metadata)
+    one = token_rows(ck, "abc", vocab_size=29, context=10)
+    assert [row.tolist() for row in one] == [[28, 1, 2, 3]]
+    mixed = token_rows(ck, ["abc", [7, 8], "d"], vocab_size=29, context=3)
+    assert [row.tolist() for row in mixed] == [[28, 1, 2], [3], [7, 8], [28, 4]]
+    assert perplexity(ck, ["abc", "d"]) == perplexity(ck, [[28, 1, 2, 3], [28, 4]])
+    with pytest.raises(ValueError, match="there is text and no tokenizer is known; give token ids"):
+        perplexity((MODEL, PARAMS), "abc")
 
 
 def test_inputs_of_every_ffn_are_collected_without_padding():
@@ -230,6 +263,8 @@ def test_inputs_of_every_ffn_are_collected_without_padding():
     weights = ffn_weights(PARAMS, 1)
     np.testing.assert_array_equal(weights.w_in, TENSORS["blk.1.ffn_up.weight"])
     np.testing.assert_array_equal(weights.w_out, TENSORS["blk.1.ffn_down.weight"].T)
+    with pytest.raises(ValueError, match="the network has no block 2"):
+        ffn_weights(PARAMS, 2)
 
 
 @pytest.mark.parametrize(

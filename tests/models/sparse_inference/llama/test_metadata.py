@@ -83,6 +83,7 @@ def test_defaults_are_those_of_files_that_leave_them_out():
         ({"llama.block_count": (1 << 32) - 1}, CorruptFileError, "block_count is 4294967295"),
         ({"llama.block_count": StringArray.of(["a"])}, CorruptFileError, "block_count is a list of 1"),
         ({"llama.block_count": []}, CorruptFileError, "block_count is a list of 0"),
+        ({"llama.block_count": 2.5}, CorruptFileError, "block_count is 2.5; a whole number is needed"),
         ({"llama.block_count": [2, np.nan]}, CorruptFileError, "block_count is nan; a whole number"),
         ({"llama.attention.head_count": np.inf}, CorruptFileError, "head_count is inf; a whole number"),
         (
@@ -112,6 +113,12 @@ def test_what_is_no_network_is_refused(changes, error, message):
     metadata = {key: value for key, value in changed.items() if value is not None}
     with pytest.raises(error, match=message):
         llama_config(metadata, files_of(config))
+
+
+def test_what_no_file_can_say_is_refused():
+    config = LlamaConfig(**SIZES, rope=RopeConfig(4, interleaved=False))
+    with pytest.raises(ValueError, match="files of the architecture 'llama' cannot say interleaved=False"):
+        llama_metadata(config)
 
 
 def test_a_file_without_an_embedding_is_refused():

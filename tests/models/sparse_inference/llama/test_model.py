@@ -151,6 +151,7 @@ def test_a_grown_cache_goes_on_and_a_full_one_is_not_silent(window):
     state = run(model, params, TOKENS[:, :8], 8).state
     full = run(model, params, TOKENS[:, 8:9], 0, state)
     assert np.isnan(full.logits).all()
+    assert grow_state(state, 8) is state
     grown = run(model, params, TOKENS[:, 8:9], 0, grow_state(state, 16))
     np.testing.assert_allclose(grown.logits[:, 0], whole[:, 8], atol=1e-4)
     with pytest.raises(ValueError, match="cannot shrink to 8"):
@@ -170,6 +171,8 @@ def test_states_that_do_not_fit_are_refused(window):
     ):
         with pytest.raises(ValueError, match=message):
             check_state(*case)
+    # What is traced has no number yet, but a shape.
+    jax.eval_shape(lambda lengths: check_state(config, state.replace(lengths=lengths), 2, 99), used.lengths)
 
 
 def test_a_float16_cache_rounds_keys_and_values(window):
@@ -180,6 +183,16 @@ def test_a_float16_cache_rounds_keys_and_values(window):
     assert found.state.keys[0].dtype == jnp.float16
     difference = np.abs(np.asarray(found.logits - whole.logits)).max()
     assert 0 < difference < 0.05
+
+
+def test_matrices_that_are_no_whole_blocks_are_named():
+    config = LlamaConfig(**{**SIZES, "d_model": 24}, head_dim=8)
+    shapes = jax.eval_shape(LlamaLM(config).init, jax.random.key(0), TOKENS)["params"]
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    with pytest.raises(
+        ValueError, match=r"blk\.0\.attn_q\.weight: rows of \d+ elements are not whole blocks"
+    ):
+        quantize_llama(config, params, "q8_0", embedding=False)
 
 
 def test_quantised_weights_stay_quantised_and_give_the_logits_of_their_values():

@@ -135,3 +135,13 @@ def test_what_does_not_fit_is_refused(network):
             stored(jnp.arange(3))
         full = stored(jnp.asarray(TOKENS[:1, :3]), capacity=3)
         assert jnp.isnan(stored(jnp.asarray(TOKENS[:1, 3:4]), full.state).logits).all()
+
+
+def test_a_store_is_closed_where_no_network_can_be_made(network, monkeypatch):
+    model, params, predictors, _ = network
+    close, closed = NeuronStore.close, []
+    monkeypatch.setattr(NeuronStore, "close", lambda store: closed.append(store) or close(store))
+    options = {"predictors": predictors, "sparsity": TEN, "fitted": [None]}
+    with pytest.raises(ValueError, match="1 fitted do not fit 2 layers"):
+        StoredLlama.from_checkpoint((model, params), 30_000, **options)
+    assert len(closed) == 1

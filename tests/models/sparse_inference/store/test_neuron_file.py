@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -131,6 +133,31 @@ def test_other_files_are_refused(tmp_path, raw, said):
     bad.write_bytes(raw)
     with pytest.raises(CheckpointError, match=said):
         NeuronFile(bad)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), r"layers.neurons: cannot be read \(Input/output error\)"),
+        (None, r"layers.neurons: shrank from \d+ to \d+ bytes while it was in use"),  # after it was looked at
+    ],
+)
+def test_what_fails_while_it_is_read_is_said(path, error, said, monkeypatch):
+    def fails(*_):
+        if error is not None:
+            raise error
+        return 0
+
+    with NeuronFile(path) as file:
+        monkeypatch.setattr(os, "preadv", fails)
+        with pytest.raises(CheckpointError, match=said):
+            read(file, 0, [0])
+
+
+def test_other_machines_do_not_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "byteorder", "big")
+    with pytest.raises(ExportError, match="x: neurons are written by little-endian machines only"):
+        write_neurons(tmp_path / "x", LAYERS)
 
 
 def test_what_is_no_file_is_refused(tmp_path):

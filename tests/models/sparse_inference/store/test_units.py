@@ -101,8 +101,9 @@ def test_what_cannot_be_cut_is_refused(layer, unit, said):
         unit_layout(layer, unit)
 
 
-def damaged(change):
-    values = json.loads(json.dumps(to_json(unit_layout(quantized_layer()))))
+def damaged(change, layer=None):
+    layout = unit_layout(quantized_layer() if layer is None else layer)
+    values = json.loads(json.dumps(to_json(layout)))
     change(values)
     return values
 
@@ -110,6 +111,8 @@ def damaged(change):
 @pytest.mark.parametrize(
     "values",
     [
+        damaged(lambda v: v["fields"][0]["planes"][0].update(shape=[1, 2]), plain_layer()),
+        damaged(lambda v: v["fields"][0]["planes"][0].update(name="codes"), plain_layer()),
         None,
         [],
         {},
