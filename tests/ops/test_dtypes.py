@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from sparsejax.ops.dtypes import accumulator
-from sparsejax.ops.flat_matmul import wide_matmul
+from sparsejax.ops.flat_matmul import flat_dot_general, wide_matmul
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,9 @@ def test_products_of_16_bits_are_summed_and_given_in_float32():
     assert wide_matmul(inputs, kernel).dtype == jnp.float32
     uneven = wide_matmul(inputs + 0.001, kernel.astype(jnp.float32), dtype=jnp.bfloat16)
     assert uneven.tolist() == [[[300.0]], [[300.0]]] and uneven.dtype == jnp.float32
+
+
+def test_other_products_than_those_of_layers_are_refused():
+    inputs, kernel = jnp.ones((2, 3)), jnp.ones((2, 5))
+    with pytest.raises(ValueError, match="only a product over the last axis can be flattened, not"):
+        flat_dot_general(inputs, kernel, (((0,), (0,)), ((), ())))

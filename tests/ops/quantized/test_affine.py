@@ -93,6 +93,10 @@ def test_rows(bits, group):
         tensor.rows([0.5])
 
 
+def test_formats_have_the_names_that_quantisation_takes():
+    assert [AffineTensor.quantize([1.0, 2.0], bits).format for bits in (8, 4)] == ["int8", "int4"]
+
+
 def test_it_is_a_pytree():
     tensor = AffineTensor.quantize(_numbers(24).reshape(4, 6), 4, group_size=5)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), tensor, tensor)
@@ -117,6 +121,8 @@ def test_bad_input_is_refused():
         ValueError, match=r"scales of affine weights \(10,\) must have shape \(1,\), not \(2,\)"
     ):
         AffineTensor.from_dict({**document, "scales": [1.0, 2.0]})
+    with pytest.raises(ValueError, match=r"no affine weights have 3 bits, groups of 64 and shape \(10,\)"):
+        AffineTensor.from_dict({**document, "bits": 3, "group_size": 64})
     with pytest.raises(ValueError, match="lack bits"):
         AffineTensor.from_dict({name: value for name, value in document.items() if name != "bits"})
     with pytest.raises(ValueError, match="must be bytes"):

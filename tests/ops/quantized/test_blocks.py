@@ -66,3 +66,6 @@ def test_unknown_formats_and_broken_rows_are_named():
         format_named("iq4_xs")
     with pytest.raises(ValueError, match="rows of 48 elements are not whole blocks of 32"):
         byte_count(FORMATS["q4_0"], (2, 48))
+    fields = split(np.zeros((1, 144), np.uint8), FORMATS["q4_k"])
+    with pytest.raises(ValueError, match="q4_k stores minima; give mins"):
+        join(fields._replace(mins=None), FORMATS["q4_k"])

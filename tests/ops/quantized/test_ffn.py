@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.ops.quantized import QuantizedFFN, sparse_quantized_ffn
+from sparsejax.ops.quantized import QuantizedFFN, QuantizedTensor, sparse_quantized_ffn
+from sparsejax.ops.quantized.kernel import Plan, chunk_values
+from sparsejax.ops.quantized.taking import lane_tiles
 from tests.draws import normal
 from tests.ops.quantized.plain import plain
 
@@ -130,6 +132,20 @@ def test_gradients(ffn, backend):
     assert rise / 2 == pytest.approx(float((wanted[0] * step).sum()), rel=0.02, abs=1e-3)
 
 
+def test_plain_rows_and_tiles_of_all_tokens_have_the_gradient_of_the_formula(matrix):
+    w_in, w_out = matrix("f16", 64, 32), matrix("q8_0", 32, 64, order="columns")
+    x, cotangent = _inputs(1, 32), normal(7, 1, 32)
+
+    def outputs(x):
+        return sparse_quantized_ffn(x, QuantizedFFN(w_in, w_out), [1], activation="relu", backend="xla")
+
+    found, pull_back = jax.vjp(jax.jit(outputs), x)
+    _close(found, _wanted(x, QuantizedFFN(w_in, w_out), [1], "relu"))
+    rows, columns = plain(w_in)[32:], plain(w_out)[:, 32:]
+    slopes = np.asarray(cotangent, np.float64) @ columns * (np.asarray(x) @ rows.T > 0)
+    _close(pull_back(cotangent)[0], slopes @ rows)
+
+
 def test_one_program_serves_every_choice_of_as_many_tiles(ffn):
     weights, inputs = ffn("q8_0", gated=True), _inputs(D)
     run = jax.jit(sparse_quantized_ffn)
@@ -143,6 +159,13 @@ def test_what_does_not_fit_is_refused(ffn):
     run = partial(sparse_quantized_ffn, jnp.ones((2, D)))
     with pytest.raises(ValueError, match=r"inputs \(2, 512\) do not fit neurons with weights \(72, 256\)"):
         run(weights._replace(w_in=weights.w_out), [0])
+    with pytest.raises(ValueError, match="inputs must be floating point, not int32"):
+        sparse_quantized_ffn(jnp.ones((2, D), jnp.int32), weights, [0])
+    wide = QuantizedTensor.from_bytes(bytes(128 * 34), "q8_0", (128, 32), lanes=128)  # for TPUs
+    with pytest.raises(ValueError, match="tiles of 32 rows cannot be taken from planes with 128 lanes"):
+        lane_tiles(wide, jnp.zeros(1, jnp.int32))
+    with pytest.raises(ValueError, match="q8_0 has a scale for each sub-block, not 1 for 4"):
+        chunk_values(Plan("q8_0", "rows", 4), {"low": jnp.zeros((4, 32, 1), jnp.int8), "d": jnp.ones((1, 1))})
     with pytest.raises(ValueError, match=r"w_out must have shape \(o, 256\), blocks along neurons"):
         run(weights._replace(w_out=weights.w_in), [0])
     with pytest.raises(ValueError, match=r"w_gate must have shape \(256, 512\), not \(72, 256\)"):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.ops.quantized import FORMATS, AffineTensor, quantized_matmul
+from sparsejax.ops.backends import target_platform
+from sparsejax.ops.quantized import FORMATS, AffineTensor, matvec, quantized_matmul
 from tests.draws import normal
 from tests.ops.quantized.plain import plain
 
@@ -97,6 +98,13 @@ def test_vmap_over_matrices(matrix):
     inputs = _inputs(2, 64)
     found = jax.jit(jax.vmap(partial(quantized_matmul, backend="xla")))(inputs, stacked)
     _close(found, _wanted(inputs, pair[0]))
+
+
+def test_only_cpus_write_inputs_to_memory_first():
+    x = jnp.ones(3)
+    with target_platform("gpu"):
+        assert matvec._kept(x) is x
+    assert "cond" in str(jax.make_jaxpr(matvec._kept)(x))
 
 
 def test_what_does_not_fit_is_refused(matrix):

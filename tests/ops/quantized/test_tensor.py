@@ -100,6 +100,8 @@ def test_rows_under_jit_compute_only_those_asked_for():
         tensor.rows([640])
     with pytest.raises(TypeError, match="must be integers"):
         tensor.rows([1.5])
+    with pytest.raises(TypeError, match="row indices must be integers, not float32"):
+        jax.eval_shape(tensor.rows, jnp.ones(2))
 
 
 def test_jit_and_vmap():

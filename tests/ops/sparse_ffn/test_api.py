@@ -38,6 +38,9 @@ def test_weights_of_another_size_are_refused(ffn):
     weights = ffn(16, 4)._replace(b_out=jnp.ones(16))
     with pytest.raises(ValueError, match=r"b_out must have shape \(4,\)"):
         sparse_ffn(jnp.ones((2, 4)), weights, jnp.ones((2, 16)), 4)
+    weights = ffn(16, 4)._replace(w_out=jnp.ones((16, 3)))
+    with pytest.raises(ValueError, match="'pallas' of sparse_ffn has outputs as wide as its inputs; use"):
+        sparse_ffn(jnp.ones((2, 4)), weights, jnp.ones((2, 2)), 8, block_size=8, backend="pallas")
 
 
 def test_paths_by_size():

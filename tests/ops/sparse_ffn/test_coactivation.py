@@ -66,6 +66,16 @@ def test_the_last_block_may_be_shorter(way):
             assert sorted(coactivation_order(equal, size).tolist()) == list(range(neurons))
 
 
+def test_blocks_are_chosen_anew_while_it_helps():
+    strengths, group_of = _planted(6, 4)
+    rows = strengths.T.astype(np.float32)
+    torn = np.arange(24) // 4
+    found = coactivation._improved(rows, torn, 4)
+    assert np.bincount(found).tolist() == [4] * 6
+    assert coactivation._squares(rows, found) > 1.2 * coactivation._squares(rows, torn)
+    assert coactivation._squares(rows, found) <= coactivation._squares(rows, group_of)
+
+
 def test_hidden_clusters_are_found():
     rng = np.random.default_rng(0)
     clusters, size, tokens = 8, 4, 400

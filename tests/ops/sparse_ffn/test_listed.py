@@ -46,6 +46,10 @@ def test_other_platforms_multiply_gathered_rows(ffn):
     with target_platform("gpu"):
         other = listed_ffn(inputs, weights, jnp.asarray([1, 4]), activation="relu")
     np.testing.assert_allclose(other, wanted, atol=1e-5)
+    rows, values, listed = normal(0, 20, 64), normal(0, 2, 2), jnp.asarray([1, 4])
+    with target_platform("gpu"):
+        other = row_sum(values, rows, listed)
+    np.testing.assert_allclose(other, row_sum(values, rows, listed), atol=1e-5)
 
 
 @pytest.mark.parametrize("places", [1, 63, 64, 65, 1000])
@@ -70,3 +74,8 @@ def test_gated_names_need_gates(ffn):
     for name in GATED_ACTIVATIONS:
         with pytest.raises(ValueError, match=f"no activation '{name}'; it needs weights of a gate"):
             listed_ffn(jnp.ones(4), ffn(8, 4), jnp.asarray([1]), activation=name)
+
+
+def test_inputs_of_another_width_are_refused(ffn):
+    with pytest.raises(ValueError, match=r"inputs of shape \(5,\) do not fit: \(\.\.\., 4\) is needed"):
+        listed_ffn(jnp.ones(5), ffn(8, 4), jnp.asarray([1]), activation="relu")
