@@ -274,6 +274,13 @@ def test_everything_in_one_document():
     assert float(tables["layers"][1]["gini"]) == pytest.approx(found.usage_statistics.gini[1])
     both = sum(found.topic_frequency[number] * part for number, part in enumerate((32, 16)))
     np.testing.assert_allclose(both, found.usage.counts)
+    alone = analyse(jax.random.key(0), model, params, {"all": list(TOKENS)}, top_k=4, qualities=(4, 16))
+    assert alone.specialisation is None and alone.topic_frequency is None  # there is nothing to compare
+    assert {**document, "topics": ["all"]} == {
+        **alone.to_json(),
+        **{name: document[name] for name in ("specialisation", "topic_frequency")},
+    }
+    assert set(document) - set(alone.to_json()) == {"specialisation", "topic_frequency"}
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,7 @@ def test_a_bare_file_cannot_say_another_activation(tmp_path):
         ("v0", "layers.0.ffn.middle_neurons.7.W_in", r"layers.0.ffn.middle_neurons.7"),
         ("v1", "layers.1.ffn.W2", r"layers.1.ffn.W2"),
         ("v2", "layers.0.ffn.router.norm.bias", r"layers.0.ffn.router.norm.bias"),
+        ("v3", "layers.0.ffn.router.W_router_1", r"matrices of the router 'layers.0.ffn.router' are missing"),
         ("v1", "position_embedding.weight", "position_embedding.weight"),
         ("v3", "layers.1.ffn.manifold_mixer.rho.3.bias", "manifold_mixer.rho.3.bias"),
     ],

@@ -15,6 +15,7 @@ import sparsejax as sj
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.checkpoint.verification import verify
 from sparsejax.models.sprout import SproutConfig, SproutFFN, SproutFFNConfig, SproutLM, equivalence
+from sparsejax.models.sprout.config import DeepSets
 from sparsejax.models.sprout.equivalence import equivalence_report
 from sparsejax.models.sprout.oracle import selecting
 from sparsejax.models.sprout.quality import (
@@ -183,6 +184,17 @@ def test_an_ffn_that_computes_something_else_fails(monkeypatch):
     assert not checks["dense equivalence"].passed
     assert not checks["sparse equivalence"].passed
     assert "0.001" in checks["dense equivalence"].detail
+
+
+def test_deep_sets_have_no_plain_ffn_to_be_equal_to():
+    model = SproutFFN(SproutFFNConfig(d_model=8, d_ff=20, deep_sets=DeepSets(3, 5)))
+    found = equivalence._dense_equivalence(model, {}, equivalence._inputs(model))
+    assert found.passed and "has no output matrix" in found.detail
+
+
+def test_parts_without_a_gradient_are_named():
+    names = ("layer_1/ffn/mixer/rho", "layer_1/ffn/w_in", "embed/embedding")
+    assert [equivalence._part(name) for name in names] == ["ffn/mixer", "ffn/w_in", "embed/embedding"]
 
 
 def test_an_ffn_whose_outputs_are_nan_fails(monkeypatch):

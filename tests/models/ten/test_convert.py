@@ -450,6 +450,12 @@ def test_seed_and_paper_are_not_written_for_each_other(forged, tmp_path):
         sj.export_pt(ck, tmp_path / "copy.pt", variant="paper")
 
 
+def test_without_positions_none_are_counted():
+    endless = dataclasses.replace(MODERN, pos_emb_type="none")
+    assert same_function(endless, dataclasses.replace(endless, max_seq_len=7))
+    assert not same_function(MODERN, dataclasses.replace(MODERN, max_seq_len=7))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_overrides_say_all_that_a_bare_file_does_not(name):
     config = dataclasses.replace(CONFIGS[name], chunk_size=5, context_threshold=7, eigenvalue_clip=0.5)

@@ -103,6 +103,14 @@ def test_options_that_cannot_be_are_refused(options, words):
     refused(words, CONFIG, TOKENS, **options)
 
 
+def test_a_state_belongs_to_its_stack():
+    short = after(TWO_STACKS, 0)
+    check_inputs(TWO_STACKS, TOKENS, short, stack="short")
+    refused(
+        "the state carries stack 'short', not 'long'; start with", TWO_STACKS, TOKENS, short, stack="long"
+    )
+
+
 def test_the_number_of_inputs_is_checked():
     refused("not 0", CONFIG)
     refused("not 4", CONFIG, TOKENS, None, None, None)

@@ -225,6 +225,10 @@ def test_ring_starts_slow_and_legacy_forgets(variant, clip):
         ({"long_layer": EigenstateLayer()}, "belongs to the variant 'modern'"),
         ({"variant": "modern", "n_heads": 3}, "does not divide among n_heads=3"),
         ({"variant": "modern", "layer": EigenstateLayer(attention_layers=(9,))}, "attention_layers has 9"),
+        (
+            {"variant": "modern", "dim": 30, "n_heads": 4, "layer": EigenstateLayer(attention_layers=(0,))},
+            "dim=30 does not divide among n_heads=4",
+        ),
     ],
 )
 def test_impossible_networks_are_refused(fields, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -34,6 +35,14 @@ def test_parameters_are_counted(name):
     shapes = jax.eval_shape(TemporalEigenstateNetwork(config).init, jax.random.key(0), tokens)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
     assert count == config.num_parameters == PARAMETERS[name]
+
+
+def test_a_layer_without_a_gate_has_none():
+    config = dataclasses.replace(preset("tiny"), layer=dataclasses.replace(preset("tiny").layer, gate=False))
+    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    shapes = jax.eval_shape(TemporalEigenstateNetwork(config).init, jax.random.key(0), tokens)["params"]
+    assert "gate" not in shapes["layer_0"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == config.num_parameters
 
 
 def test_what_is_known_of_the_published_sizes_holds():

@@ -9,6 +9,7 @@ import pytest
 
 from sparsejax.checkpoint.checkpoint import Checkpoint
 from sparsejax.models.ultra_sparse import DenseNet, UltraSparseConfig, UltraSparseNet
+from sparsejax.models.ultra_sparse.convert import evaluate
 from tests.compilations import compilations
 from tests.models.ultra_sparse import nets, oracle
 
@@ -25,6 +26,11 @@ def checkpoint(name, seed=0):
 
 def features(rows=4, seed=0):
     return np.random.default_rng(seed).normal(size=(rows, 12)).astype(np.float32)
+
+
+def test_features_of_a_reference_may_be_called_x():
+    ck, x = checkpoint("dense"), features()
+    np.testing.assert_array_equal(evaluate(ck, {"x": x}), evaluate(ck, {"features": x}))
 
 
 @architectures

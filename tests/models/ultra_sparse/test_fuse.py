@@ -19,6 +19,7 @@ from sparsejax.models.ultra_sparse import (
     quantize,
     sparse,
 )
+from sparsejax.models.ultra_sparse.fuse import _on_used_columns as on_used_columns
 from tests.compilations import compilations
 from tests.models.ultra_sparse import nets, oracle
 
@@ -126,6 +127,17 @@ def test_a_column_that_no_live_connection_reads_cannot_spoil_the_result():
     assert float(fuse(net)(x)) == pytest.approx(
         float(oracle.forward(net.config, net.params, features)[0]), abs=2e-4
     )
+
+
+def test_a_table_over_the_columns_that_live_connections_read():
+    net = make("variable_k")
+    own = net.params["layer_0"]
+    live = np.arange(own["indices"].shape[1]) < own["live"][:, None]
+    used, params = on_used_columns(net.config, net.params)
+    np.testing.assert_array_equal(np.take(used, params["layer_0"]["indices"])[live], own["indices"][live])
+    assert set(used) == {0, *own["indices"][live].tolist()}  # idle places read column 0
+    own["live"][:], own["indices"][:, 0] = 1, 7
+    assert on_used_columns(net.config, net.params) == (None, net.params)  # fewer than a table is wide
 
 
 def test_a_net_of_zero_weights_is_its_biases():
