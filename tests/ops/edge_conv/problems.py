@@ -149,14 +149,15 @@ def gradient(given: Inputs, layout: PairLayout, convolve: Callable = edge_conv) 
 def second_derivative(
     given: Inputs, layout: PairLayout, convolve: Callable = edge_conv
 ) -> tuple[Any, Inputs, Inputs]:
-    """These, and the gradient of a function of the forces by all inputs."""
+    """These, and the gradient by all inputs of a function of the forces and of what features send back."""
 
-    def of_forces(given: Inputs) -> tuple[jax.Array, Any]:
+    def of_first(given: Inputs) -> tuple[jax.Array, Any]:
         both, first = gradient(given, layout, convolve)
         weights = jnp.sin(jnp.arange(NODES * 3, dtype=first.positions.dtype)).reshape(NODES, 3)
-        return (weights * first.positions**2).sum(), (both, first)
+        sent = sum((part**2).sum() for part in jax.tree.leaves((first.scalars, first.vectors)))
+        return (weights * first.positions**2).sum() + sent, (both, first)
 
-    second, (both, first) = jax.grad(of_forces, has_aux=True)(given)
+    second, (both, first) = jax.grad(of_first, has_aux=True)(given)
     return both, first, second
 
 
