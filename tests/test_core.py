@@ -53,6 +53,7 @@ def test_the_command_runs():
 def test_subpackages_and_families_are_there_when_they_are_first_used():
     program = (
         "import sparsejax as sj\n"
+        "assert {'load', 'models', 'ops', '__version__'} <= {*dir(sj)}\n"
         "print(*(part.__name__ for part in (sj.ops, sj.typing, sj.models.ten, sj.models.force_field)))\n"
         "try: sj.models.none\n"
         "except AttributeError as error: print(error)"

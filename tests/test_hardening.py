@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
-from sparsejax.checkpoint import errors, torch_file
+from sparsejax.checkpoint import errors, torch_file, verification
 from sparsejax.checkpoint.native import json_tree
 from sparsejax.checkpoint.verification import compare_outputs, verify
 from sparsejax.models.ultra_sparse import UltraSparseConfig, expand_input, fuse, with_sign_hidden
@@ -59,6 +59,27 @@ def test_dtype_must_be_floating_and_possible(dtype, source, tmp_path):
     with pytest.raises(ValueError, match=f"dtype='{dtype}'") as caught:
         sj.load(path, dtype=dtype)
     one_line(caught.value)
+
+
+def test_directory_of_another_kind_and_overrides_for_one_are_refused(tmp_path):
+    path = tmp_path / "model"
+    sj.save(sj.load(SPARSE), path)
+    for asked in ({"kind": "ten"}, {"variant": "dense"}):
+        with pytest.raises(
+            errors.UnknownFormatError, match="holds ultra_sparse/sparse, not what was asked for"
+        ):
+            sj.load(path, **asked)
+    with pytest.raises(
+        errors.AmbiguousVariantError, match="stores its config; overrides are for foreign files"
+    ):
+        sj.load(path, overrides={"input_size": 300})
+    assert sj.load(path, kind="ultra_sparse", variant="sparse").num_values == 49
+
+
+def test_one_line_tells_what_a_checkpoint_is():
+    shown = repr(sj.load(SPARSE))
+    assert shown.startswith("Checkpoint(kind='ultra_sparse', variant='sparse', ") and "\n" not in shown
+    assert " values, config=UltraSparseConfig(" in shown and len(shown) < 500
 
 
 def test_cast_of_a_directory_that_overflows_is_refused(tmp_path):
@@ -170,6 +191,22 @@ def test_float64_files_verify(tmp_path):
     assert all(check.passed for check in verify(tmp_path / "x.pt"))
     with jax.enable_x64(True):
         assert all(check.passed for check in verify(tmp_path / "x.pt"))
+
+
+def test_verify_tells_what_it_left_out_and_what_changed(monkeypatch):
+    checks = {check.name: check for check in verify(SPARSE, dtype="bfloat16")}
+    assert checks["original layout"].detail == "not compared: dtype was changed on request"
+    assert all(check.passed for check in checks.values())
+
+    def rounded(ck, folder):
+        sj.save(
+            ck.replace(params={**ck.params, "layer_1": jax.tree.map(np.round, ck.params["layer_1"])}), folder
+        )
+
+    monkeypatch.setattr(verification, "save", rounded)
+    check = next(check for check in verify(SPARSE) if check.name == "sparsejax directory")
+    assert not check.passed
+    assert check.detail == "'layer_1/bias', 'layer_1/kernel' changed on the round trip"
 
 
 def test_contradicting_copy_of_the_table_is_refused(tmp_path):

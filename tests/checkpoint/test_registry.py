@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from sparsejax.checkpoint import registry
 from sparsejax.checkpoint.errors import AmbiguousVariantError, UnknownFormatError
 from sparsejax.checkpoint.registry import Family, identify, nearest
+from sparsejax.checkpoint.source_file import open_source
+
+SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints" / "ultra_sparse_sine.pt"
 
 
 def family(kind, layouts, detect=None):
@@ -109,6 +113,16 @@ def test_families_come_in_the_order_of_declaration(monkeypatch):
     backwards = dict(reversed(registry._families.items()))
     monkeypatch.setattr(registry, "_families", backwards)
     assert [f"sparsejax.models.{kind}.convert" for kind in registry.families()] == registry._declared
+
+
+def test_a_family_without_a_way_of_its_own_takes_inputs_in_order_and_no_pruned_tensors():
+    class Subtraction:
+        def apply(self, a, b):
+            return a - b
+
+    assert ALPHA.evaluate(Subtraction(), {"x": 5, "y": 3}) == 2
+    file = open_source(SHIPPED)
+    assert registry.completed(ALPHA, file.tensors, "onnx") == file.tensors
 
 
 def test_a_kind_is_registered_once(known):

@@ -273,6 +273,15 @@ def test_dropped_keys_are_the_tied_and_the_derived():
     assert set(to_state(RULES, params, dropped=())) == set(source) - {"head.weight", "positions"}
 
 
+def test_keys_that_cannot_be_restored_are_named():
+    params = to_params(RULES, state())
+    with pytest.raises(UnexpectedKeyError, match="no rule of this layout restores 'layers.0.bias'"):
+        to_state(RULES, params, dropped=["layers.0.bias"])
+    count = Rule("count", derive=lambda found: np.asarray(len(found["layers.0.in.weight"])))
+    with pytest.raises(MissingKeyError, match="'layers.0.in.weight'"):
+        to_params((Rule("w", "w"), count), {"w": np.zeros(2), "count": np.asarray(4)})
+
+
 def test_tied_layers_come_back_one_by_one():
     rules = (Rule("a.{i}.w", "a_{i}"), Rule("b.{i}.w", tied_to="a.{i}.w"))
     source = {f"{name}.{i}.w": np.full(2, i) for i in range(3) for name in "ab"}

@@ -181,6 +181,15 @@ def test_numpy_array_in_a_pickle(save, array, protocol):
 def test_python_2_strings_and_arrays(save):
     python2 = b"\x80\x02}q\x00(U\x03abcq\x01K\x01U\x03\xc3\xa9xK\x02S'q\\'t'\nK\x03u."
     assert torch_file.read(save(forge.zip_bytes(python2))) == {"abc": 1, "éx": 2, "q't": 3}
+    ordered = forge.call("collections", "OrderedDict", b"](](U\1bK\1e](U\1aK\2ee")
+    content = forge.call("__builtin__", "bytearray", forge.text("a\xff"), forge.text("latin-1"))
+    dtype = forge.call("numpy", "dtype", b"U\2i2", b"K\0", b"K\1")
+    number = forge.call("numpy.core.multiarray", "scalar", dtype, b"U\2\1\2")
+    body = forge.mapping(ordered=ordered, content=content, number=number)
+    found = torch_file.read(save(forge.zip_bytes(forge.whole(body))))
+    assert list(found["ordered"].items()) == [("b", 1), ("a", 2)]
+    assert type(found["ordered"]) is collections.OrderedDict
+    assert found["content"] == bytearray(b"a\xff") and found["number"] == np.int16(0x201)
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
@@ -215,6 +224,7 @@ def test_torch_values(save):
     )
     found = torch_file.read(save(forge.zip_bytes(forge.whole(body))))
     assert type(found["size"]) is TorchSize and found["size"] == (2, 3)
+    assert repr(found["size"]) == "TorchSize([2, 3])"
     assert type(found["device"]) is TorchDevice and found["device"] == "cuda:1"
     assert found["cpu"] == "cpu"
     assert type(found["dtype"]) is TorchDtype and found["dtype"].numpy() == ml_dtypes.bfloat16
@@ -486,6 +496,28 @@ def test_legacy_record_errors(save):
         torch_file.read(save(forge.legacy_bytes(body, {"0": (24, raw)}, keys=[0])))
     with pytest.raises(CorruptFileError, match="protocol version"):
         torch_file.read(save(forge.legacy_bytes(body, {"0": (24, raw)}, version=1002)))
+    for view in (forge.number(1), b"(" + forge.text("v") + forge.number(-1) + forge.number(8) + b"t"):
+        stored = forge.storage("0", 24, legacy=True, view=view)
+        with pytest.raises(CorruptFileError, match="view metadata is malformed"):
+            torch_file.read(save(forge.legacy_bytes(forge.tensor(stored, (8,), (1,)), {"0": (24, raw)})))
+
+
+def test_tensor_of_the_first_torch_and_the_source_beside_it(save):
+    fields = (
+        forge.storage("0", 24, legacy=True) + forge.number(2) + forge.numbers([3, 2]) + forge.numbers([1, 3])
+    )
+    source = (
+        forge.text("module"),
+        forge.name("torch", "Tensor"),
+        forge.text("tensor.py"),
+        forge.text("class"),
+    )
+    body = forge.mapping(
+        w=forge.call("torch._utils", "_rebuild_tensor", fields), kind=b"(" + b"".join(source) + b"tQ"
+    )
+    found = torch_file.read(save(forge.legacy_bytes(body, {"0": (24, FLOATS.tobytes())})))
+    np.testing.assert_array_equal(found["w"], [[2, 5], [3, 6], [4, 7]])
+    assert found["kind"] == "torch.Tensor"
 
 
 # clear refusals

@@ -19,6 +19,7 @@ from sparsejax.checkpoint.errors import (
     CorruptFileError,
     TruncatedFileError,
     UnsafePickleError,
+    UnsupportedTensorError,
 )
 from sparsejax.checkpoint.torch_format.torch_globals import ALLOWED
 from tests.checkpoint import torch_forge as forge
@@ -27,6 +28,10 @@ from tests.time_limits import cpu_seconds
 
 FLOATS = np.arange(24, dtype=np.float32)
 PLAIN = forge.tensor(forge.storage("0", 24), (24,), (1,))
+EMPTY_ARRAY = forge.call(
+    "numpy._core.multiarray", "_reconstruct", forge.name("numpy", "ndarray"), b"K\0\x85", forge.text("b")
+)
+F4 = forge.call("numpy", "dtype", forge.text("f4"), b"\x89", b"\x88")
 
 
 @pytest.fixture
@@ -239,6 +244,39 @@ def test_malformed_pickle_is_corrupt(refused, body):
     refused(forge.zip_bytes(forge.whole(body), {"0": FLOATS.tobytes()}), CorruptFileError)
 
 
+LONE = forge.storage("0", 24) + forge.number(0) + forge.numbers([2]) + forge.numbers([1]) + b"\x89N"
+
+
+@pytest.mark.parametrize(
+    "body, reason",
+    [
+        (forge.call("collections", "OrderedDict", b"](]K\x01aNae"), "has a key that is not text"),
+        (forge.call("collections", "OrderedDict", b"}"), "a container made of something else than a list"),
+        (forge.call("builtins", "set", b")"), "a container made of something else than a list"),
+        (forge.call("collections", "Counter", b"]"), "a Counter of something else than counts"),
+        (forge.call("builtins", "bytearray", b"N"), "a bytearray of something else than bytes"),
+        (forge.call("builtins", "complex", b"K\x01", b"K\x02"), "a complex number of something else"),
+        (forge.call("torch", "device", b"K\x01"), "a torch.device of something else"),
+        (forge.call("torch", "device", forge.text("cuda"), b"\x88"), "a torch.device of something else"),
+        (forge.call("torch.serialization", "_get_layout", b"K\x01"), "a layout's name is not text"),
+        (forge.call("torch._utils", "_rebuild_tensor_v3", LONE, b"N"), "a tensor without a dtype"),
+        (
+            forge.call("torch._utils", "_rebuild_tensor_v2", LONE, forge.mapping(conj=b"\x88")),
+            "without signs",
+        ),
+        (forge.name("torch.serialization", "_get_layout") + b")\x81", "an object made of the function"),
+    ],
+)
+def test_call_with_other_arguments_is_told(refused, body, reason):
+    error = refused(forge.zip_bytes(forge.whole(body), {"0": FLOATS.tobytes()}), CorruptFileError)
+    assert reason in str(error)
+
+
+def test_storage_in_the_head_of_a_legacy_file(refused):
+    head = pickle.dumps(forge.MAGIC, 2) + forge.whole(forge.storage("0", 24, legacy=True))
+    assert "a storage where none belongs" in str(refused(head, CorruptFileError))
+
+
 @pytest.mark.parametrize("opcode", [b"X", b"B", b"T", b"\x8b", b"\x8d", b"\x8e", b"\x96", b"\x95"])
 @pytest.mark.parametrize("length", [2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1])
 def test_announced_length_beyond_the_file(refused, opcode, length):
@@ -295,15 +333,8 @@ def test_copying_constructors_are_charged(refused):
     array = pickle.dumps(np.zeros(50000, ">f4"), 2)[2:-1]  # a byte-swapped copy of one buffer each time
     state = array[array.rindex(b"(K\x01") : -1]
     start = array[: array.rindex(b"(K\x01")]
-    body = (
-        b"]("
-        + start
-        + state
-        + b"q\x64b"
-        + (forge.name("numpy._core.multiarray", "_reconstruct") + b"NNN\x87Rh\x64b") * 20000
-        + b"e"
-    )
-    refused(forge.zip_bytes(forge.whole(body)), CorruptFileError)
+    body = b"](" + start + state + b"q\x64b" + (EMPTY_ARRAY + b"h\x64b") * 20000 + b"e"
+    assert "unfolds to far more" in str(refused(forge.zip_bytes(forge.whole(body)), CorruptFileError))
 
 
 @pytest.mark.parametrize("count", [150, 10_000, 300_000])
@@ -443,22 +474,30 @@ def test_expanded_tensors_cannot_fill_the_memory(refused):
 
 
 @pytest.mark.parametrize(
-    "state",
+    "state, reason",
     [
-        b"(K\x01K\x08\x85h\0\x89" + forge.text("abcd") + b"t",  # too few bytes for the shape
-        b"(K\x01J\xff\xff\xff\xff\x85h\0\x89" + forge.text("abcd") + b"t",
-        b"(K\x01\x8a\x09" + bytes(8) + b"\1\x85h\0\x89" + forge.text("") + b"t",
-        b"(K\x01Nh\0\x89" + forge.text("abcd") + b"t",
-        b"(K\x01K\x01\x85N\x89" + forge.text("abcd") + b"t",
-        b"(K\x01K\x01\x85h\0\x89Nt",
-        b"]",
-        b"N",
+        (b"(K\x01K\x08\x85h\0\x89" + forge.text("abcd") + b"t", "bytes do not fill its shape"),
+        (b"(K\x01J\xff\xff\xff\xff\x85h\0\x89" + forge.text("abcd") + b"t", "shape is malformed"),
+        (b"(K\x01\x8a\x09" + bytes(8) + b"\1\x85h\0\x89" + forge.text("") + b"t", "shape is malformed"),
+        (b"(K\x01Nh\0\x89" + forge.text("abcd") + b"t", "shape is malformed"),
+        (b"(K\x01K\x01\x85N\x89" + forge.text("abcd") + b"t", "without a dtype"),
+        (b"(K\x01K\x01\x85h\0\x89Nt", "without its bytes"),
+        (b"]", "state is malformed"),
+        (b"N", "state is malformed"),
     ],
 )
-def test_numpy_array_that_lies(refused, state):
-    dtype = forge.call("numpy", "dtype", forge.text("f4"), b"\x89", b"\x88") + b"q\0" + b"0"
-    body = dtype + forge.call("numpy.core.multiarray", "_reconstruct", b"N", b"N", b"N") + state + b"b"
-    refused(forge.zip_bytes(forge.whole(body)), CorruptFileError)
+def test_numpy_array_that_lies(refused, state, reason):
+    error = refused(
+        forge.zip_bytes(forge.whole(F4 + b"q\0" + b"0" + EMPTY_ARRAY + state + b"b")), CorruptFileError
+    )
+    assert reason in str(error)
+
+
+def test_numpy_array_in_no_order_that_is_known(refused):
+    raw = (forge.text("abcd"), F4, b"K\x01\x85", forge.text("K"))
+    body = forge.call("numpy._core.numeric", "_frombuffer", *raw)
+    error = refused(forge.zip_bytes(forge.whole(body)), UnsupportedTensorError)
+    assert "axis order 'K' is refused" in str(error)
 
 
 # containers that lie

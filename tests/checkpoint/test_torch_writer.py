@@ -347,6 +347,14 @@ def test_refusal_names_the_place_and_leaves_nothing(tmp_path, value, spot):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_array_that_was_given_away_is_refused(tmp_path):
+    array = jnp.ones(3)
+    array.delete()
+    with pytest.raises(ExportError, match=r"^model\.pt: obj\['w'\] cannot be read as an array \(.*deleted"):
+        torch_file.write({"w": array}, "model.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nesting_beyond_the_reader_s_limit_is_refused(tmp_path):
     deep: list = []
     for _ in range(99):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -73,6 +74,10 @@ def test_every_type_of_value_and_tensor(read, version, alignment):
     assert c.view().tolist() == [7, -7] and c.dtype == np.int32
     assert [tensor.offset % alignment for tensor in (a, b, c)] == [0, 0, 0]
     assert file.facts()["formats"] == "1 f32, 1 q8_0, 1 i32"
+    assert file.nbytes == 48 + 68 + 8
+    assert np.array_equal(b.quantized().dequantize(), b.dequantize())
+    with pytest.raises(GGUFError, match="tensor 'c' holds i32 numbers, no weights"):
+        c.quantized()
 
 
 def test_rows_are_read_alone(read):
@@ -313,6 +318,33 @@ def test_a_file_that_shrinks_while_it_is_open(tmp_path):
     os.truncate(path, 0)
     with pytest.raises(GGUFError, match="shrank to 0 bytes"):
         file.tensors["a"].raw()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            OSError(errno.EIO, "Input/output error"),
+            r"tensor 'a' at byte \d+ cannot be read \(Input/output error\)",
+        ),
+        (0, "the file shrank"),
+    ],
+    ids=["refused", "shrinks meanwhile"],
+)
+def test_a_read_that_fails_names_the_tensor(tmp_path, monkeypatch, answer, words):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(forge.small())
+    tensor = read_gguf(path).tensors["a"]
+
+    def answers(*_args):
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(os, "preadv", answers)
+    with pytest.raises(GGUFError, match=words) as caught:
+        tensor.raw()
+    assert caught.value.tensor == "a" and "x.gguf: " in str(caught.value)
 
 
 def test_a_file_that_is_written_to_while_it_is_open(tmp_path):
