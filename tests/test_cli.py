@@ -17,6 +17,7 @@ import pytest
 
 from sparsejax import cli
 from sparsejax.checkpoint import torch_file
+from sparsejax.demo import DemoRow
 from tests.command_line import run
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -162,6 +163,15 @@ def test_output_that_nobody_reads_ends_quietly(tmp_path, command):
     assert model.is_dir() == (command == "convert")
 
 
+def test_interrupted_command_ends_quietly_with_the_code_of_shells(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert run(["inspect", str(SPARSE)]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def test_debug_shows_the_traceback(tmp_path):
     with pytest.raises(Exception, match="no such file"):
         cli.main(["--debug", "inspect", str(tmp_path / "missing.pt")])
@@ -203,6 +213,9 @@ def test_verify_compares_with_a_reference(tmp_path, capsys):
         np.savez(tmp_path / "wrong.npz", x=stored["x"], outputs=stored["outputs"] + 1e-3)
     assert run(["verify", str(SPARSE), "--reference", str(tmp_path / "wrong.npz")]) == 1
     assert "reference failed" in capsys.readouterr().err
+    loose = ["--tolerance", "2e-3"]
+    assert run(["verify", str(SPARSE), "--reference", str(tmp_path / "wrong.npz"), *loose]) == 0
+    assert "(limit 0.002)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["no_outputs", "no_inputs", "text"])
@@ -233,6 +246,18 @@ def test_demo_reports_every_shipped_file(tmp_path, capsys):
     assert all(f"{entry['mse']:.3e}" in page for entry in entries if entry["kind"] == "ultra_sparse")
     assert "continues &#x27;Return the &#x27;" in page
     assert all(f"<td>sprout_words.pt</td><td>{share}%</td>" in page for share in (100, 50, 25, 10))
+
+
+def test_demo_of_a_file_that_fails_ends_with_the_reason_and_a_report(tmp_path, capsys, monkeypatch):
+    row = DemoRow("x.pt", "ten/modern", 7, "largest difference 0.5", False, "no built-in task", {1: 2.0})
+    monkeypatch.setattr("sparsejax.demo.run_demo", lambda *_, **__: [row])
+    monkeypatch.setattr("sparsejax.shipped.told_missing", lambda files: "y.pt is missing")
+    assert run(["demo", "--out", tmp_path]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "sparsejax: x.pt: largest difference 0.5\n"
+    assert "FAILED: largest" in shown.out and shown.out.splitlines()[-2] == "y.pt is missing"
+    page = (tmp_path / "report.html").read_text()
+    assert "FAILED: largest difference 0.5" in page and "No net of one variable to plot." in page
 
 
 def test_convert_refuses_to_overwrite_a_foreign_directory(tmp_path, capsys):

@@ -73,6 +73,19 @@ def test_another_file_of_the_same_name_is_not_taken(installed, tmp_path):
     assert files[SMALL] == installed / SMALL
 
 
+def test_a_folder_that_may_not_be_read_has_nothing(installed, monkeypatch):
+    real = shipped._digest
+
+    def refused(path):
+        if path.parent == CHECKPOINTS:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(shipped, "_digest", refused)
+    files = found(folder=CHECKPOINTS)
+    assert files[SMALL] == installed / SMALL and files[OTHER] is None
+
+
 def test_one_file_or_one_line(installed):
     assert shipped.shipped_file(SMALL) == installed / SMALL
     with pytest.raises(NotReadableError, match="dense_sine.pt: not in this .*; run in a checkout"):

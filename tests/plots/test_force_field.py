@@ -42,6 +42,12 @@ def test_parity_has_a_colour_per_element_and_tells_the_errors():
     assert f"RMSE {rmse:.3g}" in axis.get_title() and "toy" in axis.get_title()
 
 
+def test_parity_without_elements_is_in_one_colour():
+    axis = plots.force_parity(FOUND, TRUTH).axes[0]
+    _, dots = axis.lines
+    assert len(dots.get_xdata()) == TRUTH.size and axis.get_legend() is None
+
+
 def test_parity_of_many_forces_is_a_density(monkeypatch):
     monkeypatch.setattr(plots, "_DENSE", 100)
     (dots,) = plots.force_parity(FOUND, TRUTH).axes[0].collections
@@ -147,6 +153,26 @@ def test_a_trajectory_is_drawn(trajectory, tmp_path, monkeypatch):
     (tmp_path / "bad.extxyz").write_text("not a frame\n")
     with pytest.raises(RunError, match="cannot be read as a trajectory"):
         files.draw_trajectory(tmp_path / "bad.extxyz", tmp_path)
+
+
+def test_trajectories_that_cannot_be_drawn_are_told(trajectory, tmp_path, monkeypatch):
+    from ase import Atoms
+    from ase.io import write
+
+    write(tmp_path / "two.extxyz", [Atoms("CO", np.eye(3)[:2]), Atoms("NO", np.eye(3)[:2])])
+    with pytest.raises(RunError, match=r"two\.extxyz: frame 1 has other atoms than frame 0$"):
+        files.draw_trajectory(tmp_path / "two.extxyz", tmp_path)
+    room = "sparsejax.models.force_field.md.trajectory.read_frames"
+    monkeypatch.setattr(room, lambda path: iter(()))
+    with pytest.raises(RunError, match=r"run\.extxyz: holds no frames$"):
+        files.draw_trajectory(trajectory, tmp_path)
+
+    def without_ase(path):
+        raise ModuleNotFoundError("No module named 'ase'", name="ase")
+
+    monkeypatch.setattr(room, without_ase)
+    with pytest.raises(ModuleNotFoundError, match="ase"):
+        files.draw_trajectory(trajectory, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from sparsejax.models.sprout.analysis import (
 )
 from sparsejax.models.sprout.quality import Quality, QualityTable
 from sparsejax.plots import sprout_network as plots
+from sparsejax.plots import sprout_report
 from sparsejax.plots.folder import draw_folder
 from sparsejax.plots.sprout import training_curves
 from sparsejax.plots.sprout_report import TextSource, draw_report, topic_windows
@@ -127,6 +128,16 @@ def test_coactivation_puts_neurons_that_exclude_each_other_apart(analysis):
     assert (image == -1).sum() == 2  # the third and the fourth neuron
 
 
+def test_layers_fill_a_grid(analysis):
+    layers = plots._COLUMNS + 1
+    usage = analysis.usage._replace(counts=np.repeat(analysis.usage.counts[:1], layers, axis=0))
+    pairs = analysis.coactivation._replace(counts=np.repeat(analysis.coactivation.counts[:1], layers, axis=0))
+    figure = plots.coactivation(dataclasses.replace(analysis, usage=usage, coactivation=pairs))
+    shown = [axis for axis in figure.axes if axis.get_visible() and axis.get_title()]
+    assert [axis.get_title() for axis in shown] == [f"layer {number}" for number in range(layers)]
+    assert sum(not axis.get_visible() for axis in figure.axes) == plots._COLUMNS - 1
+
+
 def test_similarity_counts_pairs_of_neurons(analysis):
     axis = plots.similarity(analysis).axes[0]
     assert len(axis.patches) == 2
@@ -209,6 +220,18 @@ def plots_of(network):
     del network
     drawn = (plots.usage, plots.evenness, plots.quality, plots.layers, plots.coactivation, plots.similarity)
     return [function.__name__ for function in (*drawn, plots.senses, plots.router_similarity, plots.topics)]
+
+
+def test_a_saved_network_is_looked_at_on_random_tokens(network, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sprout_report, "draw_report", lambda *given, **named: seen.append((given, named)))
+    sj.save(network, tmp_path / "net")
+    draw_folder(tmp_path / "net")
+    ((ck, out), named) = seen[0]
+    assert (ck.config, out, named) == (network.config, tmp_path / "net" / "plots", {"name": "net"})
+    (batches,) = sprout_report._topics(ck, TextSource(tokens=96)).values()
+    assert sum(batch.size for batch in batches) == 96 and batches[0].max() < 256
+    assert len(np.unique(batches[0])) > 30
 
 
 def test_windows_are_of_one_shape_and_equal_shares():

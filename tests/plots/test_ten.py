@@ -31,12 +31,13 @@ METRICS = [
     {"step": 100, "validation_loss": 0.5},
     {"step": 101, "loss": None},
 ]
+SIZES = {"dim": 16, "n_layers": 2, "num_eigenstates": 4, "n_heads": 2}
 NETWORK = {"eigenvalues", "half_lives", "state_over_time", "resonance_norms"}
 
 
 @pytest.fixture(scope="module")
 def checkpoint():
-    config = TemporalEigenstateConfig.modern(vocab_size=258, dim=16, n_layers=2, num_eigenstates=4, n_heads=2)
+    config = TemporalEigenstateConfig.modern(vocab_size=258, **SIZES)
     init = jax.jit(TemporalEigenstateNetwork(config).init)
     params = init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     return Checkpoint("ten", "modern", config, params, {"tokenizer": "bytes"})
@@ -110,6 +111,15 @@ def test_run_is_drawn_from_its_metrics_and_best_network(checkpoint, tmp_path, mo
     assert draw_folder(tmp_path, tmp_path / "figures") == (tmp_path / "figures" / "loss.png",)
     sj.save(checkpoint, tmp_path / "best")
     assert {path.stem for path in draw_folder(tmp_path)} == {"loss", f"{tmp_path.name}, best network"}
+
+
+def test_the_sample_fits_the_network(checkpoint):
+    assert bytes(plots._sample(checkpoint).tolist()) == plots._SAMPLE[: plots._SAMPLE_TOKENS]
+    short = TemporalEigenstateConfig.modern(
+        **{**SIZES, "vocab_size": 20}, pos_emb_type="learned", max_seq_len=12
+    )
+    sample = plots._sample(Checkpoint("ten", "modern", short, {}, {}))
+    assert sample.shape == (12,) and sample.max() < 20 and len(np.unique(sample)) > 3
 
 
 def test_folders_with_nothing_to_draw_are_refused(tmp_path):

@@ -101,4 +101,7 @@ def test_folders_without_rounds_are_refused(tmp_path):
     _write(tmp_path, _log(0))
     with pytest.raises(RunError, match="no round is logged"):
         plots.draw_folder(tmp_path)
+    (tmp_path / "log.csv").unlink()
+    with pytest.raises(RunError, match="holds no log of an ultra-sparse run"):
+        plots.draw_folder(tmp_path)
     assert not (tmp_path / "plots").exists()
