@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -10,14 +11,18 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from sparsejax.training import processes as room
+from sparsejax.training.errors import RunError
 from sparsejax.training.job_settings import JobSettings
 from sparsejax.training.logs import read_log
-from sparsejax.training.processes import check_same, joined, start_processes
+from sparsejax.training.processes import check_same, joined, own_rows, start_processes, told_losses
 from sparsejax.training.recipes.llama.settings import LlamaSettings
 from sparsejax.training.recipes.ultra_sparse.settings import UltraSparseSettings
+from sparsejax.training.sharding import batch_sharding, training_mesh
 from tests.command_line import run
 from tests.training.recipes.runs import DYING_BATCHES, check_same_run
 
@@ -101,7 +106,7 @@ def settings(family: str, folder: Path, devices: int, **options):
     if family == "ultra_sparse":
         return UltraSparseSettings(out=folder, devices=devices, **SEARCH, **quiet)
     if family == "force_field":
-        from tests.training.recipes import test_force_field as toy
+        from tests.training.recipes.force_field import test_recipe as toy
 
         few = {**toy.TOY, "epochs": 1, "batch_size": 8, **quiet}
         return toy.ForceFieldSettings(
@@ -114,7 +119,7 @@ def settings(family: str, folder: Path, devices: int, **options):
             data=text, out=folder, devices=devices // cut, model_devices=cut, **LLAMA, **quiet
         )
     if family == "sprout":
-        from tests.training.recipes import test_sprout as toy
+        from tests.training.recipes.sprout import test_recipe as toy
 
         few = {"steps": 4, "sparsity_warmup_steps": 2, "warmup_steps": 1, **quiet}
         return toy.settings_of(data=text, out=folder, devices=devices, **few)
@@ -220,6 +225,94 @@ def test_a_process_that_comes_half_a_minute_late_is_waited_for():
 def test_impossible_jobs_are_refused(arguments, told):
     with pytest.raises(ValueError, match=told):
         start_processes(*arguments)
+
+
+@pytest.mark.parametrize("name", ["start", "peer"])
+def test_no_time_to_wait_is_refused(name):
+    with pytest.raises(ValueError, match=f"^--{name}-seconds must be at least 1, not 0$"):
+        start_processes("localhost:1", 1, 0, **{f"{name}_seconds": 0})
+
+
+@pytest.fixture
+def joining(monkeypatch):
+    """JAX joins no job and keeps its settings; gives what it was asked for, and takes what it answers."""
+    asked, answers = [], []
+
+    def initialize(*arguments, **options):
+        asked.append((arguments, options))
+        if answers:
+            raise answers.pop()
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(type(jax.config), "update", lambda *_: None)
+    monkeypatch.setattr(room, "_end_aborts_with", asked.append)
+    monkeypatch.setattr(room.atexit, "register", lambda function: None)
+    monkeypatch.setattr(room, "_RESUMABLE", [])
+    return asked, answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "arguments", "told"),
+    [
+        (
+            ValueError("coordinator_address should be defined."),
+            (),
+            "no cluster that JAX knows of tells which",
+        ),
+        (
+            RuntimeError("Failed to start RPC server"),
+            ("localhost:1", 2, 0),
+            "^localhost:1: process 0 cannot listen there; is the port taken",
+        ),
+        (RuntimeError("JAX is at work\nalready"), ("localhost:1", 2, 0), "^JAX is at work already$"),
+    ],
+)
+def test_what_jax_cannot_join_is_one_line(joining, answer, arguments, told):
+    joining[1].append(answer)
+    with pytest.raises(type(answer), match=told) as error:
+        start_processes(*arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_job_takes_all_devices_and_says_how_it_goes_on(joining, tmp_path):
+    given = UltraSparseSettings(out=tmp_path, distributed=True, coordinator="localhost:1")
+    alone = dataclasses.replace(given, num_processes=1, process_id=0)
+    assert joined(alone) == dataclasses.replace(alone, devices=jax.device_count())
+    assert joined(dataclasses.replace(alone, devices=2)).devices == 2
+    (arguments, options), lost = (asked for asked in joining[0][1:3])
+    assert arguments == ("localhost:1", 1, 0) and options["heartbeat_timeout_seconds"] == given.peer_seconds
+    assert "start all of them again with --resume, as many as you like, to continue" in lost
+
+
+def test_a_process_that_is_told_other_things_is_named(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(room, "wait_for_all", lambda name: None)
+    everyone = np.array([[7], [7], [8]], np.uint32)
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", lambda own: everyone)
+    with pytest.raises(RunError, match="^they read different texts: process 2 differs from process 0$"):
+        check_same("they read different texts", {"checksum": 7})
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [([], "process 0 has none of the devices"), ([0, 2], "devices of process 0 are not neighbours")],
+)
+def test_rows_of_devices_that_stand_apart_are_refused(held, told, monkeypatch):
+    sharding = batch_sharding(training_mesh(), 4)
+    indices = {number: (slice(number, number + 1),) for number in held}
+    monkeypatch.setattr(type(sharding), "addressable_devices_indices_map", lambda self, shape: indices)
+    with pytest.raises(ValueError, match=told):
+        own_rows(sharding, 4)
+
+
+def test_a_peer_that_is_gone_is_told_in_a_job_alone(monkeypatch):
+    for is_job, error in ((False, RuntimeError), (True, RunError)):
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda is_job=is_job: is_job)
+        with pytest.raises(
+            error, match="another one is gone: start all of them again$" if is_job else "Gloo"
+        ):
+            with told_losses():
+                raise RuntimeError("Gloo all-reduce failed: Connection closed by peer")
 
 
 def test_a_port_that_nobody_answers_at_is_told():
