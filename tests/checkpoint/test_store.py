@@ -287,10 +287,16 @@ def test_empty_directory_is_a_fine_target(tmp_path):
     assert_same(load(tmp_path, toy()), toy())
 
 
-def test_full_disk_leaves_the_old_checkpoint(saved, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+def full(*_):
+    raise OSError(28, "No space left on device")
 
+
+def test_full_disk_leaves_an_empty_directory_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(durable, "sync", full)
+    refuse_to_save(tmp_path, "cannot be written: .*No space left on device")
+
+
+def test_full_disk_leaves_the_old_checkpoint(saved, monkeypatch):
     for place in ("sync", "write_json", "replace_json", "crc32"):
         with monkeypatch.context() as patch:
             patch.setattr(durable, place, full)

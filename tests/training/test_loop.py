@@ -97,6 +97,8 @@ def test_mesh_of_more_devices_than_there_are_is_refused():
     assert loop.seed_mesh(1) is None
     with pytest.raises(ValueError, match="99 devices are asked for"):
         loop.seed_mesh(99)
+    with pytest.raises(ValueError, match="^0 devices are asked for; at least 1 is needed$"):
+        loop.seed_mesh(0)
 
 
 def test_seeds_on_a_mesh_are_those_of_one_device():

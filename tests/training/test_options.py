@@ -34,6 +34,11 @@ def test_values_of_another_kind_are_refused(value, default):
         check_options({"a": value}, {"a": default}, "problem 'p'")
 
 
+def test_any_value_goes_where_nothing_is_the_default():
+    for value in (3, "text", [1], None):
+        check_options({"a": value}, {"a": None}, "problem 'p'")
+
+
 def test_unknown_names_are_refused_with_near_ones():
     with pytest.raises(ValueError, match="has no option 'sample'; near it: samples"):
         check_options({"sample": 1}, {"samples": 2, "noise": 0.1}, "problem 'p'")

@@ -34,6 +34,16 @@ def test_run_is_continued_only_when_asked(folder):
         standing(folder, SETTINGS, resume=False)
 
 
+def test_what_a_kill_left_half_written_is_removed_at_the_next_start(folder):
+    half = folder / "run.json.0123456789abcdef"
+    half.write_text("{")
+    (folder / "notes.txt").write_text("mine")
+    before = (folder / "run.json").read_bytes()
+    with opened_run(folder, SETTINGS, {}):
+        assert not half.exists()
+    assert (folder / "run.json").read_bytes() == before and (folder / "notes.txt").exists()
+
+
 def test_finished_run_is_told(folder):
     mark_finished(folder, {"seconds": 1.5})
     assert standing(folder, SETTINGS, resume=True) == "finished"

@@ -7,11 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sparsejax.training.sharding import MODEL_AXIS, Rule, batch_sharding, shardings, training_mesh
+from sparsejax.training.sharding import (
+    MODEL_AXIS,
+    Rule,
+    batch_sharding,
+    first_devices,
+    shardings,
+    training_mesh,
+)
 
 RULES = (
     Rule("Dense_0/kernel$", PartitionSpec(None, MODEL_AXIS)),
@@ -65,6 +73,13 @@ def test_meshes_of_too_many_devices_are_refused():
 
 class _Mesh:
     shape = {"data": 4, "model": 2}
+
+
+def test_every_process_of_a_job_needs_a_device(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    there = len(jax.devices())
+    with pytest.raises(ValueError, match=f"^1 devices are those of 1 of 2 processes: give all {there}$"):
+        first_devices(1, "1")
 
 
 def test_sizes_that_do_not_divide_are_named():

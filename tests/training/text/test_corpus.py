@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,24 @@ def test_missing_and_empty_texts_are_told(name, told, tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match=told):
         read_corpus(tmp_path / name, BYTES)
+
+
+def test_files_that_cannot_be_read_or_encoded_are_named(tmp_path, monkeypatch):
+    class Strict(ByteTokenizer):
+        def encode(self, content):
+            raise ValueError(f"is not UTF-8 at byte {content.index(255)}")
+
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a\xff")
+    with pytest.raises(ValueError, match=r"a\.txt: is not UTF-8 at byte 1$"):
+        read_corpus(path, Strict())
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ValueError, match=r"a\.txt: cannot be read: Permission denied$"):
+        read_corpus(path, BYTES)
 
 
 def test_many_documents_are_held_out_whole():
