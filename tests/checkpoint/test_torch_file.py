@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import mmap
 import os
 import pathlib
 import pickle
@@ -571,6 +572,18 @@ def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
         monkeypatch.setattr(pathlib.Path, "open", refuse)
     with pytest.raises(NotReadableError, match="permission"):
         torch_file.open_file(secret)
+
+
+def test_a_file_that_cannot_be_mapped_is_told(save, monkeypatch):
+    def refuse(*_args, **_options):
+        raise OSError(19, "No such device")
+
+    path = save(one_tensor((2,), (1,)))
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(
+        NotReadableError, match=r"^model\.pt: cannot be mapped into memory \(.*No such device\)"
+    ):
+        torch_file.open_file(path)
 
 
 def test_symbolic_link_is_followed(save, tmp_path):

@@ -52,11 +52,7 @@ class PickleWriter:
         self._out += {None: b"N", True: b"\x88", False: b"\x89"}[value]
 
     def integer(self, value: int) -> None:
-        """Emits an int.
-
-        Raises:
-          OverflowError: it needs more than 255 bytes, which torch's reader does not take.
-        """
+        """Emits an int of at most `LONGEST_INT` bytes, which the survey has seen to."""
         if 0 <= value < 1 << 8:
             self._out += b"K" + bytes([value])
         elif 0 <= value < 1 << 16:
@@ -65,8 +61,6 @@ class PickleWriter:
             self._out += b"J" + struct.pack("<i", value)
         else:
             count = value.bit_length() // 8 + 1
-            if count > LONGEST_INT:
-                raise OverflowError("an integer of more than 2,039 bits")
             self._out += b"\x8a" + bytes([count]) + value.to_bytes(count, "little", signed=True)
 
     def floating(self, value: float) -> None:
