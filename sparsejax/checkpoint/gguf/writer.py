@@ -106,11 +106,7 @@ def _entry(name: str, value: Any) -> _Entry:
     if isinstance(value, GGUFTensor):
         entry = _Entry(name, value.shape, value.kind, value.nbytes, value)
     elif isinstance(value, QuantizedTensor):
-        kind = BY_NAME.get(value.format)
-        if kind is None:
-            raise GGUFError(
-                f"tensor {name!r} is of the format {value.format!r}, which GGUF does not have", name
-            )
+        kind = BY_NAME[value.format]
         shape = tuple(int(size) for size in value.shape)
         nbytes = int(np.prod(shape, dtype=np.int64)) // kind.block * kind.nbytes
         entry = _Entry(name, shape, kind, nbytes, value)
@@ -137,13 +133,22 @@ def _write_data(stream: BinaryIO, entry: _Entry) -> None:
     if isinstance(entry.value, GGUFTensor):
         raw = entry.value.raw()
     elif isinstance(entry.value, QuantizedTensor):
-        raw = np.ascontiguousarray(np.frombuffer(entry.value.to_bytes(), np.uint8))
+        raw = _bytes_of(entry.name, entry.value)
     else:
         array = np.asarray(entry.value)
         raw = np.ascontiguousarray(array, dtype=entry.kind.dtype).reshape(-1).view(np.uint8)
     if raw.size != entry.nbytes:
         raise GGUFError(f"tensor {entry.name!r} has {raw.size} bytes, {entry.nbytes} are needed", entry.name)
     stream.write(raw.data)
+
+
+def _bytes_of(name: str, value: QuantizedTensor) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(value.to_bytes())
+    except ValueError as error:  # of a stack, whose planes have an axis more
+        raise GGUFError(
+            f"tensor {name!r} has planes that do not fit its shape {value.shape}", name
+        ) from error
 
 
 def _alignment(metadata: Mapping[Any, Any]) -> int:

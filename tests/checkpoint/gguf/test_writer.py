@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from sparsejax.checkpoint.errors import ExportError, GGUFError
 from sparsejax.checkpoint.gguf import StringArray, read_gguf, write_gguf
+from sparsejax.checkpoint.gguf.tensor_types import BY_NAME
 from sparsejax.ops.quantized import QuantizedTensor
+from sparsejax.ops.quantized.formats import FORMATS
 from tests import golden
 from tests.checkpoint.gguf import forge
 
@@ -158,6 +161,22 @@ def test_tensors_without_a_form_are_named(tmp_path, tensors, words):
         write_gguf(tmp_path / "x.gguf", {}, tensors)
     with pytest.raises(GGUFError, match="version 1"):
         write_gguf(tmp_path / "x.gguf", {}, {}, version=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_format_is_one_of_the_file():
+    assert FORMATS.keys() <= BY_NAME.keys()
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [("q8_0", r"has planes that do not fit its shape \(2, 32\)"), ("f16", "has 256 bytes, 128 are needed")],
+)
+def test_quantised_tensors_in_a_stack_are_refused(tmp_path, kept, words):
+    one = QuantizedTensor.quantize(np.ones((2, 32), np.float32), kept)
+    stack = jax.tree.map(lambda plane: np.stack([plane, plane]), one)
+    with pytest.raises(GGUFError, match=rf"x\.gguf: tensor 'w' {words}"):
+        write_gguf(tmp_path / "x.gguf", {}, {"w": stack})
     assert not list(tmp_path.iterdir())
 
 
