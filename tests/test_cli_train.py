@@ -91,6 +91,7 @@ BAD = {
     "unknown option": (["--problem-option", "nois=1"], "no option 'nois'; near it: noise"),
     "kind of option": (["--problem-option", "noise=loud"], "option 'noise' is 'loud'"),
     "temperature": (["--trainer-option", "initial_temperature=0"], "temperatures must be positive"),
+    "seed of the problem": (["--problem-option", "seed=3"], "seed is given with --problem-seed"),
     "twice": (["--trainer-option", "steps=5"], "given twice"),
 }
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from sparsejax import cli
+from sparsejax.training.recipes.force_field import checks
+from sparsejax.training.recipes.force_field.checks_settings import ValidateSettings
 
 SHIPPED = str(Path(__file__).resolve().parents[4] / "checkpoints" / "ultra_tiny_gfn2.pt")
 
@@ -22,6 +26,25 @@ def test_validate_tells_and_writes_the_summary(tmp_path, capsys):
     assert abs(summary["energy_drift_pct"]) < 0.1
     assert 50 < summary["avg_temperature"] < 600
     assert f"energy_drift_pct: {summary['energy_drift_pct']:.6g}" in capsys.readouterr().out
+
+
+def test_a_molecule_of_a_file_is_relaxed_first(tmp_path, monkeypatch):
+    from ase.build import molecule
+
+    water, relaxed, seen = molecule("H2O"), molecule("H2O"), []
+    water.write(tmp_path / "water.xyz")
+
+    def nve(field, atoms, **options):
+        seen.append(atoms)
+        raise ValueError("stop")
+
+    minimized = SimpleNamespace(atoms=relaxed)
+    monkeypatch.setattr(checks.md, "minimize", lambda field, atoms: seen.append(atoms) or minimized)
+    monkeypatch.setattr(checks.md, "nve", nve)
+    with pytest.raises(ValueError, match="stop"):
+        checks.validate(ValidateSettings(Path(SHIPPED), str(tmp_path / "water.xyz"), relax=True))
+    np.testing.assert_allclose(seen[0].positions, water.positions, atol=1e-6)
+    assert seen[1] is relaxed
 
 
 def test_benchmark_times_moving_atoms(capsys):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from sparsejax.models.force_field import md
 from sparsejax.training.recipes.force_field import md as force_field_md
+from sparsejax.training.recipes.force_field import md_log
+from sparsejax.training.recipes.force_field.md import summary
+from sparsejax.training.recipes.force_field.md_settings import MdSettings
 from tests.command_line import refused, run
 from tests.models.force_field import files
 
@@ -110,6 +118,41 @@ def test_a_killed_run_leaves_its_log_and_goes_on_without_gaps(folder, tmp_path, 
         assert log.read_text() == f"{text}\n"
 
 
+def test_a_row_that_a_kill_cut_is_not_kept(tmp_path):
+    path = tmp_path / "run.csv"
+    path.write_text("step,energy\n0,1\n5,2\n1")
+    assert md_log._kept(path, ["step", "energy"], 10) == [["0", "1"], ["5", "2"]]
+    assert md_log._kept(path, ["step", "energy"], 4) == [["0", "1"]]
+
+
+def _run(**found):
+    """The records of a run, in which nothing was run."""
+    few = {
+        "step": np.arange(3) * 5,
+        "time": np.arange(3) * 2.5,
+        "kinetic": np.ones(3),
+        "conserved": np.ones(3),
+    }
+    few |= {"potential": np.array([-1.0, -2.0, -3.25]), "temperature": np.array([290.0, 300.0, 310.0])}
+    few |= {"pressure": None, "volume": None, "observed": {}, "atoms": None, "finished": False}
+    return md.Run(**{**few, **found})
+
+
+def test_the_last_line_tells_where_a_minimisation_stopped_and_the_pressure():
+    settings = MdSettings(Path("net.pt"), Path("water.xyz"), ensemble="minimize", fmax=0.05)
+    forces = np.array([[[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]]]) / 100
+    state = SimpleNamespace(forces=forces, positions=forces)
+    simulation = SimpleNamespace(step=1200, state=state)
+    arrived = "minimize: arrived after 1,200 steps: -3.250000 eV, largest force 0.05 eV/A"
+    assert summary(settings, _run(simulation=simulation, finished=True), 1.0) == [arrived]
+    (line,) = summary(settings, _run(simulation=simulation), 1.0)
+    assert line.startswith("minimize: did not arrive at 0.05 eV/A after 1,200 steps: ")
+    pressed = _run(simulation=simulation, pressure=np.array([1.0, 2.0, 3.0]) * md.GPA)
+    (line,) = summary(dataclasses.replace(settings, ensemble="npt"), pressed, 2.0)
+    assert line.startswith("npt: 1,200 steps of 0.5 fs in 2.0 s, mean temperature 300.0 K, drift ")
+    assert line.endswith(", mean pressure 2.000 GPa")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -124,6 +167,7 @@ def test_a_killed_run_leaves_its_log_and_goes_on_without_gaps(folder, tmp_path, 
         ({"ensemble": "minimize", "fmax": 0}, "fmax must be a positive number, not 0.0"),
         ({"ensemble": "nose-hoover", "period": -1}, "period must be a positive number, not -1.0"),
         ({"ensemble": "npt"}, "npt needs a cell and periodic boundary conditions in all three directions"),
+        ({"ensemble": "nve", "timestep": -1}, "timestep must be a positive number, not -1.0"),
         ({"timestep": -1}, "timestep must be a positive number, not -1.0"),
         ({"temperature": -5}, "temperature must be a number of K from 0, not -5.0"),
         ({"out": "run.pdb"}, "run.pdb: trajectories are written to .traj, .extxyz, .xyz files"),

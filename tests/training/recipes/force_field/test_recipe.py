@@ -15,14 +15,17 @@ import pytest
 from jraph import GraphsTuple
 
 import sparsejax as sj
+from sparsejax.console import SHOWN_RUNS
 from sparsejax.models.force_field import ForceFieldConfig
 from sparsejax.models.force_field.batches import BucketedBatches, LabelledBatch, loss_masks
+from sparsejax.models.force_field.dataset import ForceFieldDataset
 from sparsejax.models.force_field.losses import LossMasks
 from sparsejax.models.force_field.metrics import metric_sums, pooled_metrics
 from sparsejax.training.errors import RunError
 from sparsejax.training.gradient_step import start_state
 from sparsejax.training.optimizer import decay_mask
 from sparsejax.training.recipes.force_field import parts, recipe
+from sparsejax.training.recipes.force_field.data import read_parts
 from sparsejax.training.recipes.force_field.settings import ForceFieldSettings
 from sparsejax.training.run_folder import read_run
 from tests.models.force_field.samples import SIZES, samples
@@ -102,6 +105,47 @@ def test_run_leaves_metrics_and_networks_that_load(whole):
         ck = sj.load(path)
         assert (ck.kind, ck.config.species, ck.config.reference_energies) == ("force_field", (1, 6, 8), True)
     assert read_run(folder)["finished"]
+
+
+def test_a_user_is_told_what_is_trained_and_what_came_of_it(data, whole, capsys):
+    folder, trained = whole
+    run = recipe.prepare(settings(data, folder, resume=True))
+    before, after = SHOWN_RUNS["force_field"]
+    before(run)
+    after(run, trained)
+    structures, network, rest, best, final, where = capsys.readouterr().out.splitlines()
+    assert structures.startswith(
+        f"{data}: {run.sizes[0]} + {run.sizes[1]} structures (training, validation), H, C, O; "
+    )
+    sizes = f"{run.config.variant}, {run.config.num_parameters:,} parameters"
+    steps = f"{EPOCHS * PER_EPOCH} steps of up to 4 structures in {EPOCHS} epochs"
+    assert network == f"force_field: recipe {run.settings.recipe}, {sizes}, {steps}"
+    assert re.fullmatch(r"energies of single atoms leave [\d.e+]+ meV/atom to learn", rest)
+    force = trained.best.score.metrics["force_rmse"]
+    assert best.startswith(
+        f"{folder / 'best'}.pt: step {trained.best.step}, validation RMSE: force {force:.3g} eV/A"
+    )
+    assert final.startswith(f"{folder / 'final'}.pt: step {EPOCHS * PER_EPOCH}, ")
+    assert where.endswith(f"networks: {folder}")
+
+
+def test_pictures_are_of_the_run_s_folder_if_wanted(data, whole, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sparsejax.plots.force_field.draw_folder", drawn.append)
+    for plots in (False, True):
+        recipe._draw(recipe.prepare(settings(data, whole[0], resume=True, plots=plots)))
+    assert drawn == [whole[0]]
+
+
+def test_a_large_data_set_is_cut_alike_and_stays_on_the_disk(data, monkeypatch):
+    given = {"train_ratio": 0.75, "seed": 3}
+    held = read_parts(data, None, **given)
+    monkeypatch.setattr("sparsejax.training.recipes.force_field.data._HELD_ATOMS", 0)
+    left = read_parts(data, None, **given)
+    assert left.checksum == held.checksum
+    for on_disk, in_memory in zip(left[:2], held[:2], strict=True):
+        assert isinstance(on_disk, ForceFieldDataset) and isinstance(in_memory, list)
+        assert [one.energy for one in on_disk] == [one.energy for one in in_memory]
 
 
 def test_the_written_network_tells_total_energies(data, whole):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shutil
 from functools import partial
 
 import jax
@@ -12,9 +14,14 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
+from sparsejax.checkpoint.checkpoint import Checkpoint, template
+from sparsejax.checkpoint.registry import find
 from sparsejax.models.sparse_inference.llama.config import LlamaConfig
 from sparsejax.models.sparse_inference.llama.generation import generate
 from sparsejax.models.sparse_inference.llama.perplexity import perplexity
+from sparsejax.models.sparse_inference.part_configs import ScorerConfig
+from sparsejax.models.sparse_inference.predictor.quantized import quantize_predictor
+from sparsejax.models.sparse_inference.store.llama import StoredLlama
 from sparsejax.training.recipes.llama import generate as llama_generate
 from sparsejax.training.recipes.llama import parts as llama_parts
 from sparsejax.training.recipes.llama.calibrate import Fit, calibrate_network
@@ -110,6 +117,64 @@ def test_predictors_survive_other_formats_and_no_other_model(model, calibrated, 
         sj.load(calibrated)
 
 
+def test_damaged_predictors_are_refused(model, calibrated, tmp_path):
+    ck = sj.load(model / "f32.gguf")
+    for number, (field, value, told) in enumerate(
+        [
+            ("variant", "oracle", "its predictors are damaged: 'oracle'; calibrate again"),
+            ("thresholds", [0.5], "predictors and the model they are for differ in size; calibrate again"),
+            ("active_fraction", None, "its predictors are damaged"),
+            ("model", {"d_ff": 65}, "predictors of another model: n_layers is None there and 2 in this one"),
+            ("model", None, "predictors of another model: "),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(calibrated, folder)
+        document = json.loads((folder / "sparsejax.json").read_text())
+        (folder / "sparsejax.json").write_text(json.dumps({**document, field: value}))
+        with pytest.raises(sj.CheckpointError, match=re.escape(told)):
+            read_predictors(folder, ck)
+
+
+def test_quantised_predictors_are_not_written(model, calibrated, tmp_path):
+    ck = sj.load(model / "f32.gguf")
+    found = read_predictors(calibrated, ck)
+    small = dataclasses.replace(found, each=tuple(quantize_predictor(part) for part in found.each))
+    with pytest.raises(ValueError, match="written in float32; quantise them after they are read"):
+        write_predictors(tmp_path / "small", small, ck)
+    assert not (tmp_path / "small").exists()
+
+
+def test_numbers_that_cannot_be_right_are_refused_before_any_work(model):
+    ck = sj.load(model / "f32.gguf")
+    for fraction in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"above 0 and at most 1, not {fraction}"):
+            calibrate_network(ck, [], [], Fit(rank=4, active_fraction=fraction))
+    with pytest.raises(ValueError, match="no row has two tokens: there is nothing to predict"):
+        perplexities(ck, [np.asarray([1]), np.asarray([], int)], [])
+
+
+def test_a_file_of_something_else_is_no_llama(tmp_path):
+    config = ScorerConfig(4, 6, 2)
+    shapes = template(find("sparse_inference"), config)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    sj.save(Checkpoint("sparse_inference", "predictor", config, params), tmp_path / "scorer")
+    with pytest.raises(sj.CheckpointError, match="scorer: holds sparse_inference/predictor, no Llama"):
+        llama_generate.load_llama(tmp_path / "scorer")
+
+
+def test_arrays_of_the_host_need_a_cpu_beside_the_accelerator(monkeypatch):
+    with llama_generate._in_host_memory():
+        assert jnp.ones(1).devices() == {jax.local_devices(backend="cpu")[0]}
+
+    def alone(*, backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", alone)
+    with llama_generate._in_host_memory() as device:
+        assert device is None
+
+
 def test_mlp_predictors_are_written_and_read(model, tmp_path):
     ck = sj.load(model / "f32.gguf")
     rows = [np.asarray(list(TEXT.encode()[start : start + 64])) + 3 for start in range(0, 640, 64)]
@@ -158,7 +223,7 @@ def test_generation_by_thresholds_takes_those_of_the_directory(model, calibrated
     assert "active_fraction" not in seen and len(seen["predictors"]) == 2
 
 
-def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path, capsys):
+def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path, capsys, monkeypatch):
     path, with_them = model / "f32.gguf", ("--predictors", calibrated)
 
     def told(*arguments, prompt="a"):
@@ -187,6 +252,11 @@ def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path
     )
     assert "not '-1'" in told(path, "--device-budget=-1")
     assert "the budget leaves" in told(path, "--device-budget", "9B")
+    with monkeypatch.context() as patch:
+        close, closed = StoredLlama.close, []
+        patch.setattr(StoredLlama, "close", lambda self: closed.append(close(self)))
+        assert "need 69 positions" in told(path, "--max-new-tokens", 67, "--device-budget", "1MB")
+        assert closed, "what was opened for a text that is refused"
     raw = path.read_bytes().replace(
         b"general.architecture\x08\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00llama",
         (b"general.architecture\x08\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00mamba"),
@@ -218,7 +288,16 @@ def test_wrong_input_of_calibrate_is_told_in_one_line_and_writes_nothing(model, 
     assert "--recall must be above 0" in told("--recall", 2)
     assert "--held-out must be between" in told("--held-out", 1)
     assert "has no tokenizer" in told(model=model / "mute.gguf")
+    both = tmp_path / "both"
+    both.mkdir()
+    (both / "a.txt").write_text(TEXT)
+    (both / "b.txt").write_bytes(b"caf\xe9 " * 50)
+    assert "b.txt: is not UTF-8" in told("--rank", 33, data=both)
+    assert "rank must be 1 to 32" in told("--rank", 33, "--tokens", 40, data=both)  # from the first alone
     assert not out.exists()
+    out.write_text("mine")
+    assert "out: is a file; give a directory for the predictors" in told()
+    out.unlink()
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     assert "is not empty and not a sparsejax checkpoint" in told("--rank", 4)

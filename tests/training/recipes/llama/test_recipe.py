@@ -15,6 +15,7 @@ import pytest
 
 import sparsejax as sj
 from sparsejax.checkpoint.gguf import read_gguf
+from sparsejax.console import SHOWN_RUNS
 from sparsejax.models.sparse_inference.tokenizer.tokenizer import read_tokenizer
 from sparsejax.training.errors import RunError
 from sparsejax.training.recipes.llama import parts as llama_parts
@@ -94,6 +95,51 @@ def test_run_leaves_metrics_and_a_file_with_its_tokenizer(whole):
     assert ck.metadata["sparsejax.validation_loss"] == pytest.approx(trained.best.score.loss, rel=1e-6)
     ids = read_tokenizer(ck.metadata).encode("3 times 7 is ")
     assert ids[0] == 1 and ck.apply(jnp.asarray([ids])).logits.shape == (1, 14, 260)
+
+
+def test_a_user_is_told_what_is_trained_and_what_came_of_it(whole, capsys):
+    folder, trained = whole
+    run = recipe.prepare(settings(folder, resume=True))
+    before, after = SHOWN_RUNS["llama"]
+    before(run)
+    after(run, trained)
+    text, network, best, final, where = capsys.readouterr().out.splitlines()
+    training, held_out = run.tokens
+    sizes = f"{training:,} + {held_out:,} tokens (training, validation), vocabulary 260"
+    assert text == f"{folder.parent / 'text.txt'}: {sizes}"
+    count = sj.load(folder / "best.gguf").num_values
+    assert network.startswith(
+        f"llama: ReGLU, {count:,} parameters, 1 blocks of 32 neurons, 24 steps of 4 x 16 "
+    )
+    assert network.endswith(f"{24 * 4 * 16 / training:.3g} passes over the text; written as f32")
+    assert best.startswith(f"{folder / 'best.gguf'}: step {trained.best.step}, validation perplexity ")
+    assert f"{trained.final.score.loss:.4f} nats per token over " in final
+    assert all(f"{name} {value:.3g}" in final for name, value in (trained.final.score.metrics or {}).items())
+    assert where.endswith(f"networks: {folder}")
+
+
+def test_pictures_are_of_the_run_s_folder(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sparsejax.plots.sparse_inference.draw_folder", drawn.append)
+    recipe._draw(tmp_path)
+    assert drawn == [tmp_path]
+
+
+def test_bfloat16_computes_alone_and_gradients_stay_float32(network):
+    config, params = network
+    batch = dict.fromkeys(("inputs", "targets"), jax.ShapeDtypeStruct((1, 8), np.int32))
+
+    def mean(loss):
+        return lambda params, batch: loss(params, batch, jax.random.key(0)).mean
+
+    told = {
+        dtype: str(jax.make_jaxpr(mean(llama_parts.next_token_loss(config, dtype=dtype)))(params, batch))
+        for dtype in (None, jnp.bfloat16)
+    }
+    assert "bf16[1,8,64]" in told[jnp.bfloat16] and "bf16" not in told[None]
+    narrow = mean(llama_parts.next_token_loss(config, dtype=jnp.bfloat16))
+    gradients = jax.eval_shape(jax.grad(narrow), params, batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
 
 
 def test_validation_is_the_loss_of_the_written_network(whole):
@@ -192,6 +238,7 @@ BAD = {
     "groups": ({"n_kv_heads": 3}, "does not divide into"),
     "odd": ({"n_heads": 8, "n_kv_heads": 8}, "even number of channels"),
     "format": ({"format": "q8_0"}, "no blocks of 32 as q8_0 needs"),
+    "kind of format": ({"format": "q9_9"}, "format 'q9_9' is not one of ("),
     "fraction": ({"validation_fraction": 0.0}, "between 0 and 1, not 0.0"),
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
+from sparsejax.console import SHOWN_RUNS
 from sparsejax.models.sprout.mlm import MaskingRule, mask_tokens, mlm_accuracy, mlm_loss
 from sparsejax.training.errors import RunError
 from sparsejax.training.recipes.sprout import parts as sprout_parts
@@ -96,6 +97,41 @@ def test_run_leaves_metrics_tokenizer_and_networks_that_load(whole):
     filled = fill_mask(ck, "2 times 7 is [MASK] .", 3, top_k=8)
     assert [len(of_mask) for of_mask in filled] == [3]
     assert filled[0][0].text == f"2 times 7 is {filled[0][0].token} ."
+
+
+def test_a_user_is_told_what_is_trained_and_what_came_of_it(whole, capsys):
+    folder, trained, _ = whole
+    run = recipe.prepare(settings(folder, resume=True))
+    before, after = SHOWN_RUNS["sprout"]
+    before(run)
+    after(run, trained)
+    text, network, best, final, where = capsys.readouterr().out.splitlines()
+    rows, others = run.rows, run.held_out
+    counts = f"{rows.tokens:,} + {others.tokens:,} tokens in {len(rows)} + {len(others)} rows"
+    assert text.startswith(f"{folder.parent / 'text.txt'}: {counts} (training, validation), vocabulary ")
+    count = sj.load(folder / "best").num_values
+    assert network == (
+        f"sprout: recipe default, {count:,} parameters, 24 steps of 8 x 12 tokens; 32 to 8 of 32 neurons "
+        f"in 10 steps; router {run.settings.router}, its loss: {run.settings.taught}"
+    )
+    accuracy = trained.best.score.metrics["accuracy"]
+    assert best.startswith(f"{folder / 'best'}: step {trained.best.step}, validation perplexity ")
+    assert best.endswith(f", accuracy {accuracy:.3g})")
+    assert final.startswith(f"{folder / 'final'}: step 24, ") and where.endswith(f"networks: {folder}")
+
+
+def test_pictures_are_of_the_run_s_folder_if_wanted(whole, monkeypatch):
+    folder, drawn = whole[0], []
+    monkeypatch.setattr("sparsejax.plots.sprout.draw_folder", drawn.append)
+    for plots in (False, True):
+        recipe._draw(recipe.prepare(settings(folder, resume=True, plots=plots)))
+    assert drawn == [folder]
+
+
+def test_a_text_of_its_own_is_held_out_whole(tmp_path):
+    (tmp_path / "other.txt").write_text("3 times 2 is 6 .\n2 times 2 is 4 .\n")
+    run = recipe.prepare(settings(tmp_path / "run", validation_data=tmp_path / "other.txt"))
+    assert (len(run.rows), len(run.held_out)) == (len(TEXT.splitlines()), 2)
 
 
 def test_a_traced_number_of_neurons_compiles_once(whole):
@@ -248,6 +284,13 @@ def _learned(**options):
     params = sprout_parts.initial_params(config, jax.random.key(0))
     (mean, metrics), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return float(mean), metrics, float(jnp.abs(gradients["layer_0"]["ffn"]["router"]["kernel"]).max())
+
+
+def test_published_losses_of_routers_are_none_while_all_neurons_work():
+    given = settings_of(recipe="compat")
+    config = sprout_parts.network_config(given, 20)
+    objective = Objective(config, given, MaskingRule(20, 4, (0, 4)), pad=0)
+    assert objective._published({}, jnp.zeros((1, 4), int), jax.random.key(0), top_k=None, step=0) == 0
 
 
 def test_straight_through_teaches_routers_by_the_loss_of_the_language_model():

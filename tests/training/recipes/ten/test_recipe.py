@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
+from sparsejax.console import SHOWN_RUNS
 from sparsejax.models.ten import TemporalEigenstateConfig
 from sparsejax.models.ten.presets import preset
 from sparsejax.training import text_run
@@ -82,6 +83,42 @@ def test_run_leaves_metrics_and_networks_that_load(whole):
     assert ck.metadata["validation_loss"] == trained.best.score.loss
     ids = tokenizer_named(ck.metadata["tokenizer"]).encode(b"3 times 7 is ")
     assert ck.apply(ids[None].astype(np.int32)).logits.shape == (1, 13, 258)
+
+
+def test_a_user_is_told_what_is_trained_and_what_came_of_it(whole, capsys):
+    folder, trained = whole
+    run = recipe.prepare(settings(folder, resume=True))
+    before, after = SHOWN_RUNS["ten"]
+    before(dataclasses.replace(run, standing="unfinished"))
+    after(run, trained)
+    text, network, going_on, best, final, where = capsys.readouterr().out.splitlines()
+    training, held_out = run.tokens
+    sizes = f"{training:,} + {held_out:,} tokens (training, validation), vocabulary 258"
+    assert text == f"{folder.parent / 'text.txt'}: {sizes}"
+    assert network.startswith(
+        f"ten: tiny, {run.config.num_parameters:,} parameters, 24 steps of 4 x 16 tokens, "
+    )
+    assert network.endswith(f"{24 * 4 * 16 / training:.3g} passes over the text")
+    assert going_on == f"{folder}: continued from the last saved step"
+    score = trained.best.score
+    assert best == (
+        f"{folder / 'best'}: step {trained.best.step}, validation perplexity {score.perplexity:.2f} "
+        f"({score.loss:.4f} nats per token over {held_out - 1:,} tokens)"
+    )
+    assert final.startswith(f"{folder / 'final'}: step 24, ") and where.endswith(f"networks: {folder}")
+
+
+def test_pictures_are_of_the_run_s_folder(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sparsejax.plots.ten.draw_folder", drawn.append)
+    recipe._draw(tmp_path)
+    assert drawn == [tmp_path]
+
+
+def test_a_text_of_its_own_is_held_out_whole(tmp_path):
+    (tmp_path / "other.txt").write_text("held out " * 9)
+    run = recipe.prepare(settings(tmp_path / "run", validation_data=tmp_path / "other.txt"))
+    assert run.tokens == ((tmp_path / "text.txt").stat().st_size + 1, 9 * 9 + 1)
 
 
 def test_validation_is_the_loss_of_the_written_network(whole):
@@ -180,6 +217,7 @@ BAD = {
     "option": ({"model_option": ("dimm=8",)}, "no option 'dimm'; near it: dim"),
     "vocabulary": ({"model_option": ("vocab_size=8",)}, "the vocabulary is the tokenizer's"),
     "heads": ({"model_option": ("num_eigenstates=5",)}, "does not divide among n_heads"),
+    "future": ({"model_option": (*TOY, "anticausal_chunk=4")}, "anticausal chunks look ahead"),
     "positions": ({"preset": "nano", "seq_len": 4096}, "longer than the position table of 2048"),
     "fraction": ({"validation_fraction": 0.0}, "between 0 and 1, not 0.0"),
 }

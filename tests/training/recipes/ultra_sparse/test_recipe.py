@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
+from sparsejax import console
 from sparsejax.checkpoint import store
 from sparsejax.models.ultra_sparse.evolve import run
 from sparsejax.models.ultra_sparse.problems import make_problem
@@ -95,6 +97,24 @@ def test_best_net_is_a_checkpoint_with_the_reported_test_score(whole):
     assert stored["storage_bits"] > 32 * 13
     assert stored["true_features"] == ["x0", "x1", "x2", "x3", "x4"]
     assert read_run(folder)["finished"] is True
+
+
+def test_the_table_says_what_a_tanh_output_cannot_reach(whole, capsys):
+    folder, report = whole
+    trained = recipe.Trained(dataclasses.replace(report, tanh_floor=0.25), 1.5, ())
+    console.show_training(recipe.prepare(_settings(folder, resume=True)), trained)
+    *table, floor, last = capsys.readouterr().out.splitlines()
+    assert any(f"{report.test.mean:.4g}" in line for line in table)
+    assert floor == "a tanh output cannot go below 0.25 on the test part"
+    assert last == f"1.5 s of training; report, log, plots and the best net: {folder}"
+
+
+def test_a_state_of_more_rounds_than_the_run_has_is_refused(whole, monkeypatch):
+    prepared, real = recipe.prepare(_settings(whole[0], resume=True)), recipe.restore_state
+    assert recipe._saved(prepared).rounds == 7
+    monkeypatch.setattr(recipe, "restore_state", lambda *given: real(*given)._replace(rounds=8))
+    with pytest.raises(RunError, match="state: was saved after 8 rounds of 7$"):
+        recipe._saved(prepared)
 
 
 @pytest.mark.parametrize("saves", [0, 3])
