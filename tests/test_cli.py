@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsejax import cli
+import sparsejax as sj
+from sparsejax import cli, console
 from sparsejax.checkpoint import torch_file
 from sparsejax.demo import DemoRow
 from tests.command_line import run
@@ -183,6 +184,13 @@ def test_inspect_prints_kind_and_tensor_table(capsys):
     assert "ultra_sparse/sparse" in text
     assert "input_indices" in text
     assert "torch._utils._rebuild_tensor_v2" in text
+
+
+def test_long_tables_are_cut_and_say_so(capsys):
+    console.show_report(sj.inspect(SPARSE), max_rows=2)
+    *_, first, second, rest = capsys.readouterr().out.splitlines()
+    assert (first.split()[0], second.split()[0]) == ("w1", "b1")
+    assert rest == "... and 3 more tensors"
 
 
 def test_inspect_cuts_no_key(tmp_path, capsys):
