@@ -13,7 +13,7 @@ from sparsejax import demo
 from sparsejax.checkpoint.checkpoint import Checkpoint, template
 from sparsejax.checkpoint.registry import find
 from sparsejax.models.force_field import ForceFieldConfig
-from sparsejax.models.sparse_inference.part_configs import WeightsConfig
+from sparsejax.models.sparse_inference.part_configs import ScorerConfig
 from sparsejax.models.sprout import SproutFFNConfig
 from sparsejax.models.ten import TemporalEigenstateConfig
 from sparsejax.models.ultra_sparse import UltraSparseConfig
@@ -55,9 +55,9 @@ def test_networks_that_no_task_fits_are_timed_alone(kind):
 
 
 def test_parts_of_a_network_are_timed_alone(tmp_path):
-    shown = demo._llama(_drawn("sparse_inference", WeightsConfig((4, 16), 4, 32)), tmp_path / "x.json")
+    shown = demo._llama(_drawn("sparse_inference", ScorerConfig(4, 6, 2)), tmp_path / "x.json")
     assert shown.quality == "no built-in task for parts of a network"
-    assert jax.eval_shape(shown.call, shown.batches[1]).shape[-1] == 4
+    assert jax.eval_shape(shown.call, shown.batches[1]).shape[-1] == 6
 
 
 def test_an_ffn_on_its_own_shows_its_neurons_on_random_states(monkeypatch):
