@@ -224,7 +224,9 @@ def plots_of(network):
 
 def test_a_saved_network_is_looked_at_on_random_tokens(network, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(sprout_report, "draw_report", lambda *given, **named: seen.append((given, named)))
+    monkeypatch.setattr(
+        sprout_report, "draw_report", lambda *given, **named: seen.append((given, named)) or ()
+    )
     sj.save(network, tmp_path / "net")
     draw_folder(tmp_path / "net")
     ((ck, out), named) = seen[0]
