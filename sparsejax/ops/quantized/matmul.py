@@ -19,7 +19,7 @@ from sparsejax.ops.quantized.tensor import QuantizedTensor
 from sparsejax.ops.quantized.unpacking import values_of
 
 FEW_TOKENS = 8
-"""Most tokens that are multiplied with the codes; for more, parts of the matrix become numbers, once for all."""
+"""Most tokens that are multiplied with the codes; for more, parts of the matrix become numbers once."""
 
 PART_ROWS = 256
 """Rows that become numbers together: at 4,096 columns they take 4 MB."""

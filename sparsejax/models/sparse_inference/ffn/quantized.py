@@ -25,8 +25,8 @@ MOST_TILES = 0.75
 """Largest part of the neurons for which few tokens read tiles: more are all computed and masked."""
 
 MOST_SHARED_TILES = 0.5
-"""Likewise of more tokens, which choose together. 16 tokens, 2,048 x 5,632, gated, 2 cores, in ms: Q8_0 52 / 61 /
-117 at 0.5 / 0.6 / 0.75 of the neurons, and 65 all; Q4_K 65 / 80 / 130, and 97 all."""
+"""Likewise of more tokens, which choose together. 16 tokens, 2,048 x 5,632, gated, 2 cores, in ms: Q8_0 52 /
+61 / 117 at 0.5 / 0.6 / 0.75 of the neurons, and 65 all; Q4_K 65 / 80 / 130, and 97 all."""
 
 
 def whole_quantized_ffn(
