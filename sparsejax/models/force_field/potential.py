@@ -79,12 +79,15 @@ class ForceField:
           dtype: of the computation; None is that of the parameters.
 
         Raises:
-          ValueError: the checkpoint is of another family, or a table is not as exact as it should be.
+          ValueError: the checkpoint is of another family, ``dtype`` is float64 without ``jax_enable_x64``, or
+            a table is not as exact as it should be.
         """
         if ck.kind != "force_field":
             raise ValueError(f"the checkpoint is of the kind {ck.kind!r}, not 'force_field'")
         params = ck.params
         if dtype is not None:
+            if jax.dtypes.canonicalize_dtype(dtype) != np.dtype(dtype):
+                raise ValueError(f"dtype={dtype!r} needs jax.config.update('jax_enable_x64', True)")
             params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
         return cls(ck.config, params, choose_filters(ck.config, params, filter))
 

@@ -305,6 +305,8 @@ def test_a_dtype_is_that_of_the_computation():
     ck = checkpoint("equivariant")
     assert ForceField.from_checkpoint(ck, filter="exact").dtype == "float32"
     assert ForceField.from_checkpoint(ck, filter="exact", dtype="float16").dtype == "float16"
+    with pytest.raises(ValueError, match="dtype='float64' needs jax.config.update"):
+        ForceField.from_checkpoint(ck, dtype="float64")
 
 
 def test_tables_that_are_not_exact_enough_are_refused_or_left_out():

@@ -289,9 +289,7 @@ class NeuronStore:
         mine = self._layer(layer)
         late = self._worker.drop(layer)
         with mine.lock:
-            self._check_open()
-            if mine.leased:
-                raise RuntimeError(f"layer {layer} is leased; leave the other with block first")
+            self._check_free(mine)
             failure, mine.failure = mine.failure, None
             if failure is not None:
                 raise failure
@@ -351,20 +349,27 @@ class NeuronStore:
 
         Returns:
           the number of hot units.
+
+        Raises:
+          RuntimeError: the store is closed, or this thread has the lease of a layer.
         """
         found = 0
         for mine in self._layers if layer is None else [self._layer(layer)]:
             with mine.lock:
-                self._check_open()
+                self._check_free(mine)
                 found += self._keep_hot(mine)
         return found
 
     def warm_up(self) -> None:
-        """Compile all programs that write slots, which otherwise happens when they are first needed."""
+        """Compile all programs that write slots, which otherwise happens when they are first needed.
+
+        Raises:
+          RuntimeError: the store is closed, or this thread has the lease of a layer.
+        """
         different = {(layer.layout, layer.cache.slots): layer for layer in self._layers}
         for layer in different.values():
             with layer.lock:
-                self._check_open()
+                self._check_free(layer)
                 layer.compile_sizes(piece_sizes(self._road.piece))
 
     def close(self) -> None:
@@ -390,6 +395,11 @@ class NeuronStore:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the store is closed")
+
+    def _check_free(self, layer: StoreLayer) -> None:
+        self._check_open()
+        if layer.leased:
+            raise RuntimeError(f"layer {layer.number} is leased; leave the other with block first")
 
     def _counts(self, layout: UnitLayout) -> NeuronCounts:
         return NeuronCounts(layout.units, self.config.hot_neuron_fraction)

@@ -375,6 +375,7 @@ def test_what_does_not_fit_is_refused():
                 store.prefetch(layer, [1])
         with pytest.raises(IndexError, match="no unit 64"):
             use(store, 0, [64])
-        with store.lease(0, [1]), pytest.raises(RuntimeError, match="layer 0 is leased"):
-            use(store, 0, [2])
+        for refused in (lambda: use(store, 0, [2]), store.warm_up, store.rebalance):
+            with store.lease(0, [1]), pytest.raises(RuntimeError, match="layer 0 is leased"):
+                refused()
         use(store, 0, [2])
