@@ -57,8 +57,6 @@ def generated_text(
         raise ValueError(
             "--select-by threshold takes the thresholds of --predictors DIR, and no --active-fraction"
         )
-    if settings.select_by == "threshold" and settings.device_budget is not None:
-        raise ValueError("--device-budget takes one count for all blocks; leave --select-by threshold out")
     if any(not text for text in settings.stop):
         raise ValueError("--stop is empty; give a text to end at")
     if not settings.prompt:

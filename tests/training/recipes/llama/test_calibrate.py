@@ -215,8 +215,9 @@ def test_generation_with_all_neurons_is_that_without_predictors(model, calibrate
 def test_generation_by_thresholds_takes_those_of_the_directory(model, calibrated, monkeypatch, capsys):
     seen, stream = {}, llama_generate.stream
     monkeypatch.setattr(llama_generate, "stream", lambda *a, **told: seen.update(told) or stream(*a, **told))
-    path = model / "f32.gguf"
-    assert _generated(capsys, path, "--predictors", calibrated, "--select-by", "threshold")
+    path, given = model / "f32.gguf", ("--predictors", calibrated, "--select-by", "threshold")
+    text = _generated(capsys, path, *given)
+    assert text and _generated(capsys, path, *given, "--device-budget", "20kB") == text
     thresholds = read_predictors(calibrated, sj.load(path)).thresholds
     assert tuple(each.threshold for each in seen["sparsity"]) == thresholds
     assert [each.count(64) for each in seen["sparsity"]] == [None, None]
@@ -239,8 +240,6 @@ def test_wrong_input_of_generate_is_told_in_one_line(model, calibrated, tmp_path
         path, *with_them, "--select-by", "threshold", "--active-fraction", 0.5
     )
     assert "thresholds of --predictors DIR" in told(path, "--select-by", "threshold")
-    budget = ("--select-by", "threshold", "--device-budget", "1MB")
-    assert "takes one count for all blocks" in told(path, *with_them, *budget)
     assert "no such directory" in told(path, "--predictors", tmp_path / "none")
     assert "predictors of another model" in told(model / "other.gguf", *with_them)
     assert "has no tokenizer" in told(model / "mute.gguf")
