@@ -1,6 +1,7 @@
 """Values that are written to memory before they are used, where XLA for CPU would work them out again.
 
-It sees through barriers, but not into a branch. These change nothing, which the compiler cannot know.
+It sees through barriers, but not into a branch. The branches here change nothing, which the compiler cannot
+know.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from sparsejax.ops import backends
 
 
 def kept(x: Array) -> Array:
-    """``x`` for sums of products, in which NaN makes all of them NaN.
+    """``x`` as it is.
 
     Otherwise what ``x`` comes from, say an activation, is worked out anew for each tile, and a sum of sums
     becomes one long one.
@@ -23,7 +24,9 @@ def kept(x: Array) -> Array:
     """
     if backends.platform() != "cpu":
         return x
-    found: Array = jax.lax.cond(jnp.isnan(_first(x)), lambda x: jnp.full_like(x, jnp.nan), lambda x: x, x)
+    found: Array = jax.lax.cond(
+        jnp.isnan(_first(x)), lambda x: jnp.where(jnp.isnan(x), jnp.nan, x), lambda x: x, x
+    )
     return found
 
 

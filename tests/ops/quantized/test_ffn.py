@@ -92,8 +92,8 @@ def test_tokens_share_tiles_or_have_their_own(ffn, tokens):
 @pytest.mark.parametrize("backend", ["reference", "xla", "pallas"])
 def test_tiles_out_of_range_add_nothing_and_twins_add_twice(ffn, backend):
     weights, inputs = ffn("q4_0", gated=True), _inputs(D)
-    found = _outputs(inputs, weights, [3, 8, -1, 3], backend=backend)
-    _close(found, _wanted(inputs, weights, [3, 3]))
+    for tiles in ([3, 8, -1, 3], [-5, 3, 3, 8]):
+        _close(_outputs(inputs, weights, tiles, backend=backend), _wanted(inputs, weights, [3, 3]))
 
 
 def test_all_and_none(ffn):

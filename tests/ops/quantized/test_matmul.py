@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sparsejax.ops.backends import target_platform
-from sparsejax.ops.quantized import FORMATS, AffineTensor, matvec, quantized_matmul
+from sparsejax.ops.quantized import FORMATS, AffineTensor, QuantizedTensor, quantized_matmul
+from sparsejax.ops.quantized.kept import kept, kept_tiles
 from tests.draws import normal
 from tests.ops.quantized.plain import plain
 
@@ -100,11 +101,29 @@ def test_vmap_over_matrices(matrix):
     _close(found, _wanted(inputs, pair[0]))
 
 
-def test_only_cpus_write_inputs_to_memory_first():
-    x = jnp.ones(3)
+def test_only_cpus_write_values_to_memory_first():
+    x, tiles = jnp.ones(3), jnp.arange(3)
     with target_platform("gpu"):
-        assert matvec._kept(x) is x
-    assert "cond" in str(jax.make_jaxpr(matvec._kept)(x))
+        assert kept(x) is x and kept_tiles(tiles, 3) is tiles
+    assert "cond" in str(jax.make_jaxpr(kept)(x)) and "cond" in str(
+        jax.make_jaxpr(partial(kept_tiles, count=3))(tiles)
+    )
+
+
+def test_a_token_that_is_no_number_is_alone_with_it(matrix):
+    weights, inputs = matrix("q8_0", 72, 512), _inputs(3, 512)
+    found = _products(inputs.at[0, 0].set(jnp.nan), weights, backend="xla")
+    assert np.isnan(found[0]).all()
+    np.testing.assert_array_equal(found[1:], _products(inputs, weights, backend="xla")[1:])
+
+
+def test_a_row_that_is_no_number_is_alone_with_it(matrix):
+    weights, inputs = matrix("q8_0", 72, 512), _inputs(2, 512)
+    raw = weights.to_bytes().copy()
+    raw.view(np.uint8).reshape(-1)[:2] = np.frombuffer(np.float16(np.nan).tobytes(), np.uint8)
+    found = _products(inputs, QuantizedTensor.from_bytes(raw, "q8_0", (72, 512)), backend="xla")
+    assert np.isnan(found[:, 0]).all()
+    np.testing.assert_array_equal(found[:, 1:], _products(inputs, weights, backend="xla")[:, 1:])
 
 
 def test_what_does_not_fit_is_refused(matrix):
