@@ -23,7 +23,7 @@ from sparsejax.models.sparse_inference.store.memory import HostUnits, UnitSource
 from sparsejax.models.sparse_inference.store.neuron_file import NeuronFile, write_neurons
 from sparsejax.models.sparse_inference.store.prefetch import Prefetcher
 from sparsejax.models.sparse_inference.store.slots import Transit, piece_sizes
-from sparsejax.models.sparse_inference.store.units import UnitLayout, unit_layout
+from sparsejax.models.sparse_inference.store.units import UnitLayout, unit_layout, units_of
 from sparsejax.ops.sparse_ffn import FFNWeights
 
 
@@ -98,12 +98,12 @@ class NeuronStore:
           ValueError: the budget is too small, or ``hot`` does not fit the layers.
         """
         self.budget, self.config = budget, CacheConfig() if config is None else config
-        self._adaptive, self._closed = adaptive, False
-        layouts, strategy = source.layouts, self.config.cache_strategy
+        self._adaptive, self._closed, layouts = adaptive, False, source.layouts
+        strategy, share = self.config.cache_strategy, self.config.hot_neuron_fraction
         hot = [[]] * len(layouts) if hot is None else hot
         if len(hot) != len(layouts):
             raise ValueError(f"hot holds the neurons of {len(hot)} layers; the store has {len(layouts)}")
-        units = [_hot_units(ids, layout) for ids, layout in zip(hot, layouts, strict=True)]
+        units = [units_of(ids, layout) for ids, layout in zip(hot, layouts, strict=True)]
         fixed = sum(bias.nbytes for bias in source.biases if bias is not None)
         capacity = self.config.lru_cache_size if strategy == "lru" else self.config.max_cold_cache_size
         piece = piece_of(layouts, budget)
@@ -115,8 +115,8 @@ class NeuronStore:
         road = Road(source, transit, piece, place)
         self._road, self._worker = road, Prefetcher()
         self._layers = [
-            StoreLayer(number, count, strategy, self._counts(layouts[number]), road)
-            for number, count in enumerate(slots)
+            StoreLayer(number, count, strategy, NeuronCounts(layout.units, share), road)
+            for number, (count, layout) in enumerate(zip(slots, layouts, strict=True))
         ]
         self._end = weakref.finalize(self, _end, self._worker, source)
         for layer, ids in zip(self._layers, units, strict=True):
@@ -401,9 +401,6 @@ class NeuronStore:
         if layer.leased:
             raise RuntimeError(f"layer {layer.number} is leased; leave the other with block first")
 
-    def _counts(self, layout: UnitLayout) -> NeuronCounts:
-        return NeuronCounts(layout.units, self.config.hot_neuron_fraction)
-
     def _keep_hot(self, layer: StoreLayer) -> int:
         most = self.config.hot_neuron_count // layer.layout.unit
         return layer.keep_hot(most, self.config.hot_threshold)
@@ -416,13 +413,6 @@ class NeuronStore:
                 job(layer)
             except Exception as error:  # kept for the layer's next lease
                 layer.failure = error
-
-
-def _hot_units(ids: np.ndarray | Sequence[int], layout: UnitLayout) -> np.ndarray:
-    neurons = np.unique(np.asarray(ids, np.int64))
-    if neurons.size and not 0 <= neurons[0] <= neurons[-1] < layout.neurons:
-        raise ValueError(f"hot neurons must be 0 to {layout.neurons - 1}, not {neurons[0]} to {neurons[-1]}")
-    return np.unique(neurons // layout.unit)
 
 
 def _end(worker: Prefetcher, source: UnitSource) -> None:

@@ -210,6 +210,27 @@ def from_json(values: Any, limit: int | None = None) -> UnitLayout:
     return layout
 
 
+def units_of(neurons: np.ndarray | Sequence[int], layout: UnitLayout) -> np.ndarray:
+    """The units that hold some neurons, ascending.
+
+    Args:
+      neurons: ids, in any order.
+      layout: of the layer.
+
+    Raises:
+      ValueError: the layer has no such neuron.
+
+    Example:
+      >>> layout = UnitLayout(64, 16, (FieldLayout("w_in", 8, (PlaneLayout("", (16, 8), "float32"),)),))
+      >>> units_of([40, 3, 7], layout).tolist()
+      [0, 2]
+    """
+    ids = np.unique(np.asarray(neurons, np.int64))
+    if ids.size and not 0 <= ids[0] <= ids[-1] < layout.neurons:
+        raise ValueError(f"hot neurons must be 0 to {layout.neurons - 1}, not {ids[0]} to {ids[-1]}")
+    return np.unique(ids // layout.unit)
+
+
 def checked_dtype(name: Any) -> np.dtype:
     """The dtype of a name in a file.
 
