@@ -161,10 +161,7 @@ def per_layer(
     if isinstance(predictors, Mapping):
         predictors = [predictors.get(number) for number in range(layers)]
     wanted = _each("active_fraction", active_fraction, layers) if sparsity is None else sparsity
-    amounts = [
-        amount if isinstance(amount, jax.core.Tracer) else _sparsity(amount)
-        for amount in _each("sparsity", wanted, layers)
-    ]
+    amounts = [_amount(amount) for amount in _each("sparsity", wanted, layers)]
     corrections = [None] * layers if fitted is None else _each("fitted", fitted, layers)
     return [
         None if predictor is None else Selection(predictor, amount, plan, correction)
@@ -230,6 +227,12 @@ def _of_traced(
     if selection.fitted is None:
         return outputs
     return compensated(outputs, inputs, selection.fitted, mask)
+
+
+def _amount(amount: Any) -> SparsityConfig | jax.Array:
+    """A traced number as it is, anything else as a config."""
+    is_traced = isinstance(amount, jax.core.Tracer) and amount.ndim == 0
+    return amount if is_traced else _sparsity(amount)
 
 
 def _sparsity(amount: Any) -> SparsityConfig:

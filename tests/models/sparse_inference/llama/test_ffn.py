@@ -142,6 +142,8 @@ def test_arrays_are_checked_as_numbers_are_where_they_are_known():
             MODEL.apply({"params": PARAMS}, tokens, predictors=PREDICTORS, active_fraction=fraction)
     with pytest.raises(ValueError, match=r"one number for all blocks.*not an array of shape \(2,\)"):
         MODEL.apply({"params": PARAMS}, tokens, predictors=PREDICTORS, active_fraction=jnp.ones(2))
+    with pytest.raises(ValueError, match=r"not an array of shape \(2,\)"):
+        run(MODEL, PARAMS, PREDICTORS, traced=jnp.full(2, 0.5))
 
 
 @pytest.mark.parametrize(
