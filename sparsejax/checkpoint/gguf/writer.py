@@ -147,7 +147,9 @@ def _bytes_of(name: str, value: QuantizedTensor) -> np.ndarray:
         return np.ascontiguousarray(value.to_bytes())
     except ValueError as error:  # of a stack, whose planes have an axis more
         raise GGUFError(
-            f"tensor {name!r} has planes that do not fit its shape {value.shape}", name
+            f"tensor {name!r} has planes that do not fit its shape {value.shape}; write the matrices of a "
+            "stack one by one",
+            name,
         ) from error
 
 
