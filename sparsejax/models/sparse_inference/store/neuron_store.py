@@ -23,7 +23,7 @@ from sparsejax.models.sparse_inference.store.memory import HostUnits, UnitSource
 from sparsejax.models.sparse_inference.store.neuron_file import NeuronFile, write_neurons
 from sparsejax.models.sparse_inference.store.prefetch import Prefetcher
 from sparsejax.models.sparse_inference.store.slots import Transit, piece_sizes
-from sparsejax.models.sparse_inference.store.units import UnitLayout, unit_layout, units_of
+from sparsejax.models.sparse_inference.store.units import UnitLayout, hot_units, unit_layout
 from sparsejax.ops.sparse_ffn import FFNWeights
 
 
@@ -103,7 +103,7 @@ class NeuronStore:
         hot = [[]] * len(layouts) if hot is None else hot
         if len(hot) != len(layouts):
             raise ValueError(f"hot holds the neurons of {len(hot)} layers; the store has {len(layouts)}")
-        units = [units_of(ids, layout) for ids, layout in zip(hot, layouts, strict=True)]
+        units = [hot_units(ids, layout) for ids, layout in zip(hot, layouts, strict=True)]
         fixed = sum(bias.nbytes for bias in source.biases if bias is not None)
         capacity = self.config.lru_cache_size if strategy == "lru" else self.config.max_cold_cache_size
         piece = piece_of(layouts, budget)

@@ -210,8 +210,8 @@ def from_json(values: Any, limit: int | None = None) -> UnitLayout:
     return layout
 
 
-def units_of(neurons: np.ndarray | Sequence[int], layout: UnitLayout) -> np.ndarray:
-    """The units that hold some neurons, ascending.
+def hot_units(neurons: np.ndarray | Sequence[int], layout: UnitLayout) -> np.ndarray:
+    """The units that hold the hot neurons, ascending.
 
     Args:
       neurons: ids, in any order.
@@ -222,7 +222,7 @@ def units_of(neurons: np.ndarray | Sequence[int], layout: UnitLayout) -> np.ndar
 
     Example:
       >>> layout = UnitLayout(64, 16, (FieldLayout("w_in", 8, (PlaneLayout("", (16, 8), "float32"),)),))
-      >>> units_of([40, 3, 7], layout).tolist()
+      >>> hot_units([40, 3, 7], layout).tolist()
       [0, 2]
     """
     ids = np.unique(np.asarray(neurons, np.int64))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sparsejax.models.sparse_inference.config import SparsityConfig
+from sparsejax.models.sparse_inference.ffn import quantized
 from sparsejax.models.sparse_inference.ffn.module import SparseFFN
 from sparsejax.models.sparse_inference.ffn.plan import FFNPlan
 from sparsejax.models.sparse_inference.ffn.quantized import whole_quantized_ffn
@@ -117,6 +118,26 @@ def test_many_tokens(group):
     ffn = _ffn(plan=FFNPlan(32, group), sparsity=SparsityConfig.with_top_k(64))
     run = jax.jit(lambda params: ffn.apply({"params": params}, inputs, scores=scores))
     np.testing.assert_allclose(run(QUANTIZED), run(PLAIN), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "group", "top_k", "read"),
+    [(1, 1, 96, True), (8, 1, 96, True), (11, 1, 32, False), (11, 0, 64, True), (11, 0, 96, False)],
+)
+def test_tiles_are_read_where_that_saves_time(monkeypatch, tokens, group, top_k, read):
+    reads = []
+
+    def spy(inputs, *others, **options):
+        reads.append(True)
+        return jnp.zeros(inputs.shape)
+
+    monkeypatch.setattr(quantized, "sparse_quantized_ffn", spy)
+    inputs, scores = jnp.ones((tokens, 32)), jnp.zeros((tokens, 128))
+    few, plan = SparsityConfig.with_top_k(top_k), FFNPlan(32, group)
+    weights = QuantizedFFN(QUANTIZED["w_in"], QUANTIZED["w_out"], QUANTIZED["w_gate"])
+    run = partial(quantized.predicted_quantized_ffn, inputs, weights, sparsity=few, plan=plan)
+    jax.eval_shape(lambda scores: run(scores=scores), scores)
+    assert bool(reads) is read
 
 
 def test_matrices_that_are_not_quantised_stand_beside_those_that_are():
